@@ -1,0 +1,57 @@
+"""The errors that netcarver raises for its users.
+
+Each carries the exit status of the command line (docs/design.md, section 5) and a message that quotes the value,
+says what was expected and how to mend it.
+"""
+
+
+class NasError(Exception):
+    """Base of all errors of netcarver; `exit_status` is what the command line ends with."""
+
+    exit_status = 2
+
+
+class InvalidArchitecture(NasError):
+    """A choice is missing, unknown, inactive or not among its options."""
+
+
+class InvalidBudget(NasError):
+    """A budget text that does not follow the grammar, or a limit that is not positive."""
+
+
+class InvalidData(NasError):
+    """A data set that cannot be found, read or used for classification."""
+
+
+class InvalidSetting(NasError):
+    """An option, configuration key or device that does not exist or does not fit."""
+
+
+class MissingPackage(NasError):
+    """An optional third-party package is needed and not installed."""
+
+
+class CorruptRun(NasError):
+    """A file of a run directory does not hold what was written to it."""
+
+
+class RunLocked(NasError):
+    """Another process works in the same run directory."""
+
+
+class TrainingDiverged(NasError):
+    """The loss or a gradient is not finite; the last good checkpoint is kept."""
+
+    exit_status = 1
+
+
+class InfeasibleBudget(NasError):
+    """No network of the space keeps the budget."""
+
+    exit_status = 3
+
+
+class VerificationFailed(NasError):
+    """The delivered network does not hold what was promised of it."""
+
+    exit_status = 4
