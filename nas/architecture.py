@@ -9,10 +9,10 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from math import prod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
@@ -113,8 +113,13 @@ class SearchSpace(ABC):
 
     @cached_property
     def settings(self) -> dict[str, object]:
-        """The fields as plain JSON values."""
-        return {n: list(v) if isinstance(v, tuple) else v for n, v in vars(self).items() if n in self.__dataclass_fields__}
+        """The fields by name; `from_settings` builds an equal space, also from their JSON."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, object]) -> Self:
+        """Build the space again from `settings`, in which JSON may have turned tuples into lists."""
+        return cls(**{n: _tuples(v) for n, v in settings.items()})  # type: ignore[arg-type]
 
     @cached_property
     def id(self) -> str:
@@ -139,7 +144,8 @@ class SearchSpace(ABC):
                 raise InvalidArchitecture(f"choice {choice.name!r} is missing; options: {choice.options}")
             if values[choice.name] not in choice.options:
                 raise InvalidArchitecture(f"{values[choice.name]!r} is no option of {choice.name!r}; options: {choice.options}")
-            kept[choice.name] = values[choice.name]
+            # the option itself, not what equals it: 1, 1.0 and True are one option but not one JSON text
+            kept[choice.name] = choice.options[choice.options.index(values[choice.name])]
         return Architecture(self.id, kept)
 
     def from_json(self, data: Mapping[str, object]) -> Architecture:
@@ -177,8 +183,12 @@ class SearchSpace(ABC):
         return Architecture(self.id, values)
 
     def mutate(self, arch: Architecture, rng: np.random.Generator, rate: float = 0.1) -> Architecture:
-        """Redraw each decision with probability `rate`, at least one; newly active decisions are drawn uniformly."""
-        forced = list(arch.choices)[int(rng.integers(len(arch.choices)))]
+        """Redraw each decision with probability `rate`, at least one; newly active decisions are drawn uniformly.
+
+        The result differs from `arch` unless no decision has a second option.
+        """
+        several = [n for n in arch.choices if len(self._by_name[n].options) > 1]
+        forced = several[int(rng.integers(len(several)))] if several else None
         values: dict[str, Option] = {}
         for choice in self.choices:
             if not choice.is_active(values):
@@ -250,6 +260,10 @@ class SearchSpace(ABC):
         from nas.plan import assemble  # plan.py needs nothing of ours; imported here to keep the two files apart
 
         return assemble(self.blocks, arch.choices)
+
+
+def _tuples(value: object) -> object:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list | tuple) else value
 
 
 def _count(group: list[Choice], steering: set[str], values: dict[str, Option]) -> int:

@@ -15,7 +15,9 @@ _PREFIX = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 _UNIT = {"flops": "macs", "macs": "macs", "params": "params", "b": "size_bytes", "bpeak": "peak_bytes", "bitops": "bitops"}
 _WHOLE_UNIT = {"ms": "latency_ms", "mj": "energy_mj"}
 _PERCENT_OF = {"": "macs", "flops": "macs", "macs": "macs", "params": "params", "latency": "latency_ms", "b": "size_bytes"}
-_GRAMMAR = re.compile(r"(?P<number>-?\d+(?:\.\d+)?(?:e\d+)?)\s*(?P<unit>[a-z]*|%[a-z]*)(?:@(?P<target>[\w.-]+))?")
+_GRAMMAR = re.compile(
+    r"(?P<number>-?\d+(?:\.\d+)?(?:e\d+)?)\s*(?P<unit>[a-z]*|%[a-z]*)(?:@(?P<target>[\w.-]+))?", re.IGNORECASE
+)
 LABEL = {
     "macs": ("multiply-adds", "FLOPs"),
     "params": ("parameters", "params"),
@@ -78,28 +80,29 @@ class Budget:
 
         Prefixes k, M, G are powers of 1000. Raises InvalidBudget.
         """
-        match = _GRAMMAR.fullmatch(text.strip().lower())
+        match = _GRAMMAR.fullmatch(text.strip())
         if not match:
             raise InvalidBudget(_explain(text))
-        number, unit, target = float(match["number"]), match["unit"], match["target"]
-        if not (number > 0 and math.isfinite(number)):
-            raise InvalidBudget(f"budget {text!r} is {match['number']}; a budget is a positive number, like 300MFLOPs")
-        if unit.startswith("%"):
-            if unit[1:] not in _PERCENT_OF:
-                raise InvalidBudget(_explain(text))
-            return Budget(text, _PERCENT_OF[unit[1:]], number / 100, relative=True)
+        unit, target = match["unit"].lower(), match["target"]
         metric, factor = _read_unit(text, unit)
+        relative = unit.startswith("%")
+        limit = float(match["number"]) / 100 if relative else float(match["number"]) * factor
+        if not (limit > 0 and math.isfinite(limit)):
+            raise InvalidBudget(_explain(text, "is not positive and finite"))
         if target and metric not in ("latency_ms", "energy_mj"):
-            raise InvalidBudget(f"budget {text!r} names the target {target!r}; only ms and mJ depend on a target")
-        return Budget(text, f"{metric}@{target}" if target else metric, number * factor)
+            raise InvalidBudget(_explain(text, f"names the target {target!r}, and only ms and mJ depend on a target"))
+        return Budget(text, f"{metric}@{target}" if target else metric, limit, relative)
 
     def resolve(self, original: Cost) -> Budget:
         """Turn a relative budget into an absolute one. Raises InvalidBudget if the original's metric is not known."""
         if not self.relative:
             return self
         value = original.value(self.metric)
-        if value is None:
-            raise InvalidBudget(f"budget {self.text!r} is relative to the original's {self.metric}, which is not known")
+        if value is None or not (value > 0 and math.isfinite(value)) or original.uncounted:
+            raise InvalidBudget(
+                f"budget {self.text!r} is relative to the original's {self.metric}, which is not known"
+                f"{' without ' + ', '.join(original.uncounted) if original.uncounted else ''}; give an absolute budget"
+            )
         return replace(self, limit=self.limit * value, relative=False)
 
     def check(self, cost: Cost) -> Violation | None:
@@ -110,7 +113,7 @@ class Budget:
         if cost.uncounted:
             return Violation(f"{self.metric} misses {', '.join(cost.uncounted)}", math.inf)
         if value > self.limit:
-            return Violation(f"{format_value(self.metric, value)} > {self.text}", value / self.limit - 1)
+            return Violation(f"{format_value(self.metric, value)} > {self.text}", (value - self.limit) / self.limit)
         return None
 
 
@@ -147,6 +150,9 @@ def format_value(metric: str, value: float) -> str:
 
 
 def _read_unit(text: str, unit: str) -> tuple[str, float]:
+    """Metric of a lower-case unit, and the factor of its prefix."""
+    if unit.startswith("%") and unit[1:] in _PERCENT_OF:
+        return _PERCENT_OF[unit[1:]], 1.0
     if unit in _WHOLE_UNIT:
         return _WHOLE_UNIT[unit], 1.0
     for name, metric in _UNIT.items():
@@ -155,5 +161,5 @@ def _read_unit(text: str, unit: str) -> tuple[str, float]:
     raise InvalidBudget(_explain(text))
 
 
-def _explain(text: str) -> str:
-    return f"budget {text!r} was not understood; write a number and a unit, like 300MFLOPs. Units: {UNITS}; or 50%, 50%params"
+def _explain(text: str, reason: str = "was not understood") -> str:
+    return f"budget {text!r} {reason}; write a number and a unit, like 300MFLOPs. Units: {UNITS}; or 50%, 50%params"

@@ -81,12 +81,16 @@ def fronts(points: np.ndarray) -> list[np.ndarray]:
 
 
 def pareto_front(points: Sequence[Sequence[float]] | np.ndarray) -> list[int]:
-    """Indices of the non-dominated points, ordered by the last objective; of equal points only the first."""
+    """Indices of the non-dominated points, ordered by the last objective; of equal points only the first.
+
+    A point with NaN is not known to be any good and is left out.
+    """
     values = np.asarray(points, dtype=float)
-    if len(values) == 0:
+    known = np.flatnonzero(~np.isnan(values).any(axis=1)) if len(values) else np.array([], dtype=int)
+    if len(known) == 0:
         return []
-    unique, first = np.unique(values, axis=0, return_index=True)
-    order = first[fronts(unique)[0]]
+    unique, first = np.unique(values[known], axis=0, return_index=True)
+    order = known[first[fronts(unique)[0]]]
     return [int(i) for i in order[np.argsort(values[order, -1], kind="stable")]]
 
 

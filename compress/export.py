@@ -1,0 +1,210 @@
+"""Write a network as safetensors weights and in the formats that deployment runtimes read, and read them back.
+
+Adding a format is adding two functions and one line in FORMATS. `onnx` and `onnxruntime` are met in this file only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from nas import weights
+from nas.errors import CorruptRun, VerificationFailed
+
+ARCHITECTURE, WEIGHTS = "architecture.json", "model.safetensors"
+INPUT, OUTPUT = "images", "logits"
+DYNAMIC_BATCH = ({0: torch.export.Dim("batch")},)
+ONNX_LIMIT = 2**31 - 1  # bytes of one protocol buffer
+TIE = 1e-3  # images whose two best logits are closer than this, relative to the largest logit, have no stable class
+
+
+@dataclass(frozen=True)
+class ExportFormat:
+    """One file format: `write(module, example, path)` and `load(path)`, which gives images (N, C, H, W) -> logits."""
+
+    suffix: str
+    write: Callable[[nn.Module, Tensor, Path], None]
+    load: Callable[[Path], Callable[[Tensor], Tensor]]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How a reloaded network compares to the one in memory on the same images.
+
+    `argmax_agreement` is the fraction of all images with the same class, `decided_agreement` the fraction among those
+    that are not ties (see TIE); `max_difference` is of the logits, `scale` the largest logit in memory.
+    """
+
+    argmax_agreement: float
+    max_difference: float
+    images: int
+    decided_agreement: float
+    ties: int
+    scale: float
+
+
+def agreement(module: nn.Module, loaded: Callable[[Tensor], Tensor], images: Tensor, batch: int = 64) -> Agreement:
+    """Run `module` and `loaded` on normalized images (N, C, H, W), N > 0, and compare their logits.
+
+    Raises VerificationFailed if `loaded` fails or gives logits of another shape.
+    """
+    with torch.no_grad():
+        pairs = [(module(x), loaded(x)) for x in images.split(batch)]
+    ours, theirs = (torch.cat(side) for side in zip(*pairs, strict=True))
+    if ours.shape != theirs.shape:
+        raise VerificationFailed(f"the reloaded network gives logits {tuple(theirs.shape)}, expected {tuple(ours.shape)}")
+    scale = ours.abs().max().item()
+    same = ours.argmax(1) == theirs.argmax(1)
+    best = ours.topk(min(2, ours.shape[1]), dim=1).values
+    decided = (best[:, 0] - best[:, -1] >= TIE * scale) | (ours.shape[1] == 1)
+    return Agreement(
+        argmax_agreement=same.float().mean().item(),
+        max_difference=(ours - theirs).abs().max().item(),
+        images=len(images),
+        decided_agreement=same[decided].float().mean().item() if decided.any() else 1.0,
+        ties=int((~decided).sum()),
+        scale=scale,
+    )
+
+
+# -- weights
+
+
+def save_weights(module: nn.Module, path: Path) -> None:
+    """Write the parameters and buffers of `module` as safetensors."""
+    weights.save(module.state_dict(), path)
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Read `save_weights` into a module of the same shapes. Raises CorruptRun if any name or shape differs."""
+    try:
+        module.load_state_dict(weights.load(path), strict=True)
+    except RuntimeError as error:
+        raise CorruptRun(f"weights file {str(path)!r} does not fit the network: {_cause(error)}") from error
+
+
+# -- formats
+
+
+def write_onnx(module: nn.Module, example: Tensor, path: Path) -> None:
+    """Write one self-contained ONNX file with the input `images` and the output `logits`, batch size dynamic."""
+    size = sum(t.numel() * t.element_size() for t in module.state_dict().values())
+    if size >= ONNX_LIMIT:
+        raise VerificationFailed(f"the weights take {size} bytes; one ONNX file holds less than {ONNX_LIMIT}; use pt2")
+    # traced here, because the exporter's own tracing falls back to a constant batch size where ours fails
+    program = torch.onnx.export(
+        _trace(module, example),
+        dynamo=True,
+        input_names=[INPUT],
+        output_names=[OUTPUT],
+        dynamic_shapes=DYNAMIC_BATCH,
+        verbose=False,
+    )
+    assert program is not None  # it is None for the old exporter alone
+    for node in program.model.graph:
+        node.metadata_props.clear()  # stack traces: they carry the paths of this machine
+    program.save(path, external_data=False)
+
+
+def load_onnx(path: Path) -> Callable[[Tensor], Tensor]:
+    """Open an ONNX file with onnxruntime on the CPU."""
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
+
+
+def write_pt2(module: nn.Module, example: Tensor, path: Path) -> None:
+    """Write a `torch.export` archive, batch size dynamic."""
+    program = _trace(module, example)
+    program.example_inputs = None  # the file needs none, and they would be stored pickled
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)
+    torch.export.save(program, path)
+
+
+def load_pt2(path: Path) -> Callable[[Tensor], Tensor]:
+    """Open a `torch.export` archive on the CPU."""
+    return torch.export.load(path).module()
+
+
+FORMATS: Mapping[str, ExportFormat] = {
+    "onnx": ExportFormat(".onnx", write_onnx, load_onnx),
+    "pt2": ExportFormat(".pt2", write_pt2, load_pt2),
+}
+
+
+def write_format(name: str, module: nn.Module, example: Tensor, path: Path) -> None:
+    """Write `module` (eval mode, CPU) as FORMATS[name]; `example` (N, C, H, W) gives the shape of one image.
+
+    Raises VerificationFailed with the format and the cause.
+    """
+    assert not module.training, "a network is exported as it is evaluated"
+    with _blamed_on(f"export to {name}"):
+        FORMATS[name].write(module, example, path)
+
+
+def load_format(name: str, path: Path) -> Callable[[Tensor], Tensor]:
+    """Read `write_format` back as a function from images to logits. Both raise VerificationFailed with the cause."""
+    with _blamed_on(f"loading {name} file {str(path)!r}"):
+        loaded = FORMATS[name].load(path)
+
+    def run(images: Tensor) -> Tensor:
+        with _blamed_on(f"running {name} file {str(path)!r}"):
+            return loaded(images)
+
+    return run
+
+
+def write_files(folder: Path, module: nn.Module, architecture: Mapping[str, object], example: Tensor) -> list[Path]:
+    """Write architecture.json, model.safetensors and the model in every format into `folder`.
+
+    All are written aside and then renamed, so what has its final name is whole; if one fails, none is replaced.
+    Raises VerificationFailed naming the format.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as name:
+        aside = Path(name)
+        (aside / ARCHITECTURE).write_text(json.dumps(architecture, indent=2) + "\n", encoding="utf-8")
+        save_weights(module, aside / WEIGHTS)
+        for format_name, file_format in FORMATS.items():
+            write_format(format_name, module, example, aside / f"model{file_format.suffix}")
+        return [_publish(path, folder / path.name) for path in sorted(aside.iterdir())]
+
+
+# -- parts
+
+
+@contextmanager
+def _blamed_on(step: str) -> Iterator[None]:
+    """Turn errors of exporters and runtimes, which come from many packages, into ours."""
+    try:
+        yield
+    except VerificationFailed:
+        raise
+    except Exception as error:
+        raise VerificationFailed(f"{step} failed: {_cause(error)}") from error
+
+
+def _publish(source: Path, target: Path) -> Path:
+    with source.open("rb") as file:
+        os.fsync(file.fileno())
+    return source.replace(target)
+
+
+def _trace(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
+    # two images, because tracing with one makes the batch size a constant; zeros, because no image ends in the file
+    images = torch.zeros(2, *example.shape[1:], dtype=example.dtype)
+    return torch.export.export(module, (images,), dynamic_shapes=DYNAMIC_BATCH)
+
+
+def _cause(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {' '.join(lines[:2])[:300]}" if lines else type(error).__name__

@@ -1,0 +1,164 @@
+"""Prove that the delivered files hold what the run promises: reload, recount, weigh, judge the budgets.
+
+Nothing here trusts the plan or the search: every number that a budget is judged by is taken again from the files.
+Unknown is not zero: what cannot be checked has failed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from compress.export import FORMATS, TIE, WEIGHTS, Agreement, agreement, load_format, load_weights
+from nas.budget import Budget, Cost, Metric
+from nas.errors import CorruptRun, VerificationFailed
+
+# largest difference of the logits between two runtimes, relative to the largest logit: a hundred times what float32
+# kernels that fuse batch norms differ by, and far less than what a wrong weight or a wrong layer changes
+TOLERANCE = 1e-3
+# these are measured on the delivered network; a plan's estimate of them is no proof
+MEASURED = ("latency_ms", "energy_mj")
+
+Recount = Callable[[nn.Module, Tensor], Cost]
+JsonRow = dict[str, object]
+
+
+@dataclass(frozen=True)
+class VerifyInputs:
+    """What is compared: the files of `folder` against the network in memory and the plan's cost.
+
+    `module` is in eval mode on the CPU; `rebuild` gives a plain network of the same architecture with other weights;
+    `images` are normalized, (N, C, H, W), N > 0; `recount(module, one image)` counts without the plan.
+    """
+
+    folder: Path
+    module: nn.Module
+    rebuild: Callable[[], nn.Module]
+    images: Tensor
+    plan_cost: Cost
+    budgets: tuple[Budget, ...]
+    latency: Metric | None
+    recount: Recount
+
+
+def verify(inputs: VerifyInputs) -> dict[str, object]:
+    """Check everything and return the content of verify.json; `ok` is true only if all checks and budgets hold."""
+    assert len(inputs.images) > 0 and not inputs.module.training
+    reloaded, weight_checks = _check_weights(inputs)
+    format_checks = [row for name in FORMATS for row in _check_format(inputs, name)]
+    recounted = inputs.recount(reloaded, inputs.images[:1])
+    cost = _verified_cost(inputs, recounted)
+    checks = weight_checks + format_checks + _check_cost(inputs.plan_cost, cost)
+    budgets = [_judge(budget, cost) for budget in inputs.budgets]
+    return {
+        "ok": all(row["ok"] for row in checks + budgets),
+        "checks": checks,
+        "budgets": budgets,
+        "metrics": {name: vars(metric) for name, metric in cost.metrics.items()},
+    }
+
+
+# -- same answers
+
+
+def _check_weights(inputs: VerifyInputs) -> tuple[nn.Module, list[JsonRow]]:
+    """Reload the weights into a new network, which must give exactly the same logits."""
+    reloaded = inputs.rebuild().cpu().eval()
+    name = "safetensors: largest logit difference"
+    try:
+        load_weights(reloaded, inputs.folder / WEIGHTS)
+        result = agreement(inputs.module, reloaded, inputs.images)
+    except (CorruptRun, VerificationFailed) as error:
+        return reloaded, [_row(name, False, None, 0.0, str(error))]
+    return reloaded, [_row(name, result.max_difference == 0.0, result.max_difference, 0.0, f"exact, {_images(result)}")]
+
+
+def _check_format(inputs: VerifyInputs, name: str) -> list[JsonRow]:
+    """Reload one exported file, which must give the same classes and nearly the same logits.
+
+    Runtimes order sums differently, so where the two best logits all but tie, the class may change: these images are
+    left out of the first check, counted in its detail, and held to the second check like all others.
+    """
+    titles = (f"{name}: same class", f"{name}: largest logit difference")
+    try:
+        loaded = load_format(name, inputs.folder / f"model{FORMATS[name].suffix}")
+        result = agreement(inputs.module, loaded, inputs.images)
+    except VerificationFailed as error:
+        return [_row(title, False, None, None, str(error)) for title in titles]
+    limit = TOLERANCE * result.scale
+    ties = f"{_images(result)}, {result.ties} of them ties within {TIE:g} of the largest logit, which are left out"
+    return [
+        _row(titles[0], result.decided_agreement == 1.0, result.decided_agreement, 1.0, ties),
+        _row(
+            titles[1],
+            result.max_difference <= limit,
+            result.max_difference,
+            limit,
+            f"at most {TOLERANCE:g} of the largest logit, {result.scale:.4g}",
+        ),
+    ]
+
+
+# -- same cost
+
+
+def _verified_cost(inputs: VerifyInputs, recounted: Cost) -> Cost:
+    """What is known of the delivered network: counted again, weighed and measured; the plan only for what is derived."""
+    metrics = {n: m for n, m in inputs.plan_cost.metrics.items() if n not in ("macs", "params", "size_bytes", *MEASURED)}
+    metrics |= {n: m for n, m in recounted.metrics.items() if n in ("macs", "params")}
+    weights = inputs.folder / WEIGHTS
+    if weights.is_file():
+        metrics["size_bytes"] = Metric(weights.stat().st_size, "B", f"size of {WEIGHTS}")
+    if inputs.latency is not None:
+        metrics["latency_ms"] = inputs.latency
+    return replace(recounted, metrics=metrics)
+
+
+def _check_cost(plan: Cost, cost: Cost) -> list[JsonRow]:
+    """The cost that the search judged by must be that of the delivered network."""
+    rows = [
+        _row(f"{name} as planned", _equal(cost.value(name), plan.value(name)), cost.value(name), plan.value(name), detail)
+        for name, detail in (
+            ("macs", "multiply-adds, counted again on the reloaded network"),
+            ("params", "parameters, counted again on the reloaded network"),
+            ("size_bytes", f"size of {WEIGHTS}"),
+        )
+    ]
+    missed = ", ".join(cost.uncounted) or "none"
+    return [*rows, _row("uncounted operations", not cost.uncounted, len(cost.uncounted), 0, missed)]
+
+
+def _judge(budget: Budget, cost: Cost) -> JsonRow:
+    violation = budget.check(cost)
+    row: JsonRow = {
+        "text": budget.text,
+        "metric": budget.metric,
+        "limit": budget.limit,
+        "value": cost.value(budget.metric),
+        "ok": violation is None,
+    }
+    return row if violation is None else {**row, "detail": violation.text}
+
+
+# -- parts
+
+
+def _row(name: str, ok: bool, value: float | None, expected: float | None, detail: str) -> JsonRow:
+    return {"name": name, "ok": ok, "value": _finite(value), "expected": _finite(expected), "detail": detail}
+
+
+def _finite(value: float | None) -> float | None:
+    """NaN and infinity are no JSON, and no number that anything could be judged by."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _equal(value: float | None, expected: float | None) -> bool:
+    return value is not None and value == expected
+
+
+def _images(result: Agreement) -> str:
+    return f"{result.images} images"

@@ -1,0 +1,126 @@
+"""From trials to the network that is handed over: extract, fine-tune, export, verify, describe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from compress.export import load_format, write_files
+from compress.verify import VerifyInputs, verify
+from nas.architecture import Architecture
+from nas.budget import Metric
+from nas.cli.job import Job, device_name
+from nas.cli.progress import bar, log
+from nas.cost.measure import MeasureSettings, measure
+from nas.cost.recount import recount
+from nas.data.dataset import plain_batches
+from nas.evaluation.supernet import SupernetEvaluator, accuracy, calibrate, prepared, resolution_of
+from nas.report.card import model_card
+from nas.rundir import RunDir
+from nas.search.select import best, front
+from nas.training.loop import Checkpoints, train
+from nas.training.objectives import distillation
+from nas.trial import Trial
+
+BEST = "best"
+VERIFIED_IMAGES = 256
+# fine-tuning starts from trained weights: a tenth of the supernet's peak learning rate would forget less, but learn less
+FINETUNE_LR = 0.3
+
+
+def deliver(job: Job, run: RunDir, evaluator: SupernetEvaluator, trials: Sequence[Trial]) -> dict[str, Any]:
+    """Write and verify best/, and return the summary. Test data are read here, once."""
+    trial = best(trials, job.problem)
+    arch = trial.architecture
+    module = evaluator.deliver(arch)
+    if job.settings.finetune_epochs:
+        module = finetuned(job, run, evaluator, arch, module)
+    scores = {"val_accuracy": accuracy(module, job.data.val, job.data, resolution_of(arch))}
+    log("reading the test data, for the delivered network alone")
+    scores["test_accuracy"] = accuracy(module, job.data.load_test(), job.data, resolution_of(arch))
+    log("writing and verifying the model files")
+    verdict = write_verified(job, run, arch, module.cpu())
+    summary = {
+        **header(job, "search"),
+        "budget": verdict["budgets"],
+        "verified": verdict["ok"],
+        "best": {
+            "key": arch.key,
+            "architecture": arch.to_json(),
+            "metrics": {**{n: m["value"] for n, m in verdict["metrics"].items()}, **scores},
+        },
+        "front": [network_row(t) for t in front(trials, job.problem)],
+        "trials": len(trials),
+    }
+    run.write_text(f"{BEST}/README.md", model_card(summary, run.config, verdict))
+    return summary
+
+
+def finetuned(job: Job, run: RunDir, evaluator: SupernetEvaluator, arch: Architecture, module: nn.Module) -> nn.Module:
+    """Train the best network alone, distilled from the largest, and recalibrate its norms."""
+    epochs = job.settings.finetune_epochs
+    config = replace(job.training, epochs=epochs, lr=FINETUNE_LR * job.training.lr)
+    objective = distillation(module, evaluator.deliver(job.space.largest()), smoothing=job.settings.smoothing)
+    with bar("fine-tuning", epochs) as shown:
+        for progress in train(module, objective, job.data, job.augmentation, config, Checkpoints(run, "finetune")):
+            if progress.step * epochs % progress.steps < epochs:
+                shown.update(progress.epoch + 1, f"loss {progress.loss:.3f}")
+    calibrate(module, job.data, resolution_of(arch), job.settings.seed)
+    return module
+
+
+def write_verified(job: Job, run: RunDir, arch: Architecture, module: nn.Module) -> dict[str, Any]:
+    """Write the files of best/, reload, recount and time them; returns and writes the content of verify.json."""
+    images = verification_images(job, resolution_of(arch))
+    described = {**arch.to_json(), "key": arch.key, "definition": run.config["space"], "data": run.config["data"]}
+    write_files(run.path / BEST, module.eval(), described, images[:1])
+    inputs = VerifyInputs(
+        folder=run.path / BEST,
+        module=module,
+        rebuild=lambda: job.space.network(arch),
+        images=images,
+        plan_cost=job.cost(arch),
+        budgets=job.budgets,
+        latency=latency(run, images[:1]),
+        recount=recount,
+    )
+    verdict = verify(inputs)
+    run.write_json(f"{BEST}/verify.json", verdict)
+    return verdict
+
+
+def verification_images(job: Job, resolution: int) -> Tensor:
+    """Up to 256 normalized validation images on the CPU."""
+    batches = plain_batches(len(job.data.val), VERIFIED_IMAGES)[:1]
+    cpu = torch.device("cpu")
+    return next(x for x, _ in prepared(job.data.val, batches, job.data, resolution, cpu)).contiguous()
+
+
+def latency(run: RunDir, example: Tensor) -> Metric:
+    """Time the delivered ONNX file in onnxruntime on this machine's processor, one image at a time."""
+    session = load_format("onnx", run.path / BEST / "model.onnx")
+    metric = measure({"best": lambda: session(example)}, MeasureSettings())["best"]
+    target = f"{device_name(torch.device('cpu'))}, onnxruntime, fp32, batch 1, {torch.get_num_threads()} threads"
+    return replace(metric, context=f"{target}; {metric.context}")
+
+
+def header(job: Job, command: str) -> dict[str, Any]:
+    """What every summary begins with."""
+    return {
+        "command": command,
+        "seed": job.settings.seed,
+        "versions": job.versions,
+        "device": {"type": job.device.type, "name": device_name(job.device)},
+        "data": {"name": job.data.name, "fingerprint": job.data.fingerprint},
+    }
+
+
+def network_row(trial: Trial) -> dict[str, object]:
+    """A network of the front as summary.json has it."""
+    metrics = {**trial.cost.values(), **trial.scores}
+    return {"key": trial.architecture.key, "architecture": trial.architecture.to_json(), "metrics": metrics}

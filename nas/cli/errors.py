@@ -1,0 +1,50 @@
+"""How a command ends: one line for an error of ours, a word on resuming for an interruption, a traceback only for bugs."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import warnings
+from collections.abc import Callable
+from typing import ParamSpec
+
+import typer
+
+from nas.errors import NasError
+
+P = ParamSpec("P")
+INTERRUPTED = 130
+
+
+class Interrupted(NasError):
+    """The user stopped the work; the message says how to resume."""
+
+    exit_status = INTERRUPTED
+
+
+def guarded(command: Callable[P, None]) -> Callable[P, None]:
+    """Turn errors into one line on stderr and the exit status of docs/design.md; warnings become a line each."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        warnings.showwarning = _show_warning  # type: ignore[assignment]
+        try:
+            command(*args, **kwargs)
+        except NasError as error:
+            _say(f"{'interrupted' if isinstance(error, Interrupted) else 'error'}: {error}")
+            raise typer.Exit(error.exit_status) from None
+        except KeyboardInterrupt:
+            _say("interrupted")
+            raise typer.Exit(INTERRUPTED) from None
+
+    return run
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+    # our own warnings are for the user; those of packages are for their developers
+    if category is UserWarning:
+        _say(f"warning: {message}")
+
+
+def _say(text: str) -> None:
+    print(f"nas: {text}", file=sys.stderr)

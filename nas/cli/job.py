@@ -1,0 +1,206 @@
+"""From settings to the values that the stages work on: device, data, space, budgets, training configuration."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nas.architecture import Architecture, SearchSpace
+from nas.budget import Budget, Cost, parse_all
+from nas.cli.settings import Settings, command_line
+from nas.cost.counting import count
+from nas.data.augment import Augmentation, default_augmentation
+from nas.data.dataset import Dataset
+from nas.data.load import DataConfig, load
+from nas.errors import InvalidBudget, InvalidSetting
+from nas.rundir import RunDir
+from nas.search.problem import SearchProblem
+from nas.training.loop import OPTIMIZERS, TrainConfig
+from search_spaces import SPACES, Family, sized
+from search_spaces.staged import DataShape
+
+LEARNING_RATES = {"sgd": 0.1, "adamw": 0.002}
+LARGE_DATA = 10_000
+# enough steps for a supernet on small data, enough passes on large data
+LEAST_EPOCHS, MOST_EPOCHS, STEPS = 30, 100, 1_200
+PACKAGES = ("netcarver", "torch", "torchvision", "numpy", "optuna", "onnx", "onnxruntime", "fvcore", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that the stages of a search or a training share."""
+
+    settings: Settings
+    device: torch.device
+    data: Dataset
+    space: SearchSpace
+    budgets: tuple[Budget, ...]
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Versions of Python and of the packages that the numbers depend on."""
+        return {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}}
+
+    @property
+    def training(self) -> TrainConfig:
+        """Configuration of the supernet's training, defaults filled in."""
+        s = self.settings
+        batch = s.batch_size or (128 if len(self.data.train) >= LARGE_DATA else 64)
+        steps = max(1, len(self.data.train) // batch)
+        epochs = s.epochs if s.epochs is not None else max(LEAST_EPOCHS, min(MOST_EPOCHS, STEPS // steps))
+        return TrainConfig(
+            epochs,
+            batch,
+            s.optimizer,
+            s.lr or LEARNING_RATES[s.optimizer],
+            s.weight_decay,
+            clip_norm=s.clip_norm,
+            precision=precision(s.precision, self.device, self.space),
+            seed=s.seed,
+        )
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """The data's own augmentation with what the user added."""
+        return replace(default_augmentation(self.data), cutout=self.settings.cutout, mixup=self.settings.mixup)
+
+    @property
+    def problem(self) -> SearchProblem:
+        """What is searched: minimize validation error and every budgeted metric."""
+        objectives = tuple(b.metric for b in self.budgets)
+        return SearchProblem(self.space, self.cost, self.budgets, self.settings.seed, objectives)
+
+    def cost(self, arch: Architecture) -> Cost:
+        """Count the plan of `arch`."""
+        return count(self.space.plan(arch))
+
+
+def make_job(settings: Settings) -> Job:
+    """Read the data, size the space. Raises InvalidSetting, InvalidData, InvalidBudget."""
+    if settings.optimizer not in OPTIMIZERS:
+        raise InvalidSetting(f"--optimizer {settings.optimizer!r} is not known; choose one of {', '.join(OPTIMIZERS)}")
+    if settings.space not in SPACES:
+        raise InvalidSetting(f"--space {settings.space!r} is not known; choose one of {', '.join(SPACES)}")
+    device, budgets = pick_device(settings.device), parse_all(settings.budget)
+    family = SPACES[settings.space]
+    options = space_options(family, settings.set)
+    folder = Path(settings.data_dir) if settings.data_dir else None
+    data = load(DataConfig(settings.data, folder, settings.resolution))
+    if settings.supernet:
+        space = space_of(RunDir.read(Path(settings.supernet)).config)
+    else:
+        space = sized(family, DataShape(data.channels, data.resolution, data.classes), budgets, options)
+    _refuse_unknown_metrics(budgets, space)
+    return Job(settings, device, data, space, budgets)
+
+
+def space_of(config: dict[str, Any]) -> SearchSpace:
+    """Build the space that a run's configuration names."""
+    stored = config["space"]
+    family = SPACES.get(stored["name"])
+    if family is None or family.space.version != stored["version"]:
+        raise InvalidSetting(f"space {stored['name']!r} version {stored['version']} is not known to this netcarver")
+    return family.space.from_settings(stored["settings"])
+
+
+def configuration(job: Job, command: str) -> dict[str, object]:
+    """The content of config.json."""
+    data, space = job.data, job.space
+    names = ("name", "fingerprint", "classes", "class_names", "channels", "resolution", "mean", "std")
+    described = {n: getattr(data, n) for n in names}
+    value = {
+        "command": command,
+        "argv": command_line(),
+        "options": job.settings.to_json(),
+        "seed": job.settings.seed,
+        "versions": job.versions,
+        "device": {"type": job.device.type, "name": device_name(job.device), "threads": torch.get_num_threads()},
+        "budgets": [{"text": b.text, "metric": b.metric, "limit": b.limit} for b in job.budgets],
+        "objectives": list(job.problem.objectives),
+        "space": {"name": space.name, "version": space.version, "settings": space.settings},
+        "training": vars(job.training),
+        "augmentation": vars(job.augmentation),
+        "data": {**described, "train": len(data.train), "val": len(data.val)},
+    }
+    return json.loads(json.dumps(value))
+
+
+def space_options(family: Family, texts: tuple[str, ...]) -> Any:  # noqa: ANN401
+    """Read `name=value` settings into the options of a space. Raises InvalidSetting."""
+    values: dict[str, object] = {}
+    fields = family.options.__dataclass_fields__
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or name not in fields:
+            raise InvalidSetting(f"--set {text!r} is not NAME=VALUE with a NAME of {', '.join(fields)}")
+        values[name] = _read(text, value, fields[name].default)
+    return family.options(**values)
+
+
+def _read(text: str, value: str, default: Any) -> object:  # noqa: ANN401
+    """Read a value of the default's type; a tuple is a comma-separated list."""
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "false": False}[value.lower()]
+        if isinstance(default, tuple):
+            return tuple(float(v) if "." in v else int(v) for v in value.split(","))
+        return type(default)(value)
+    except (ValueError, KeyError) as cause:
+        raise InvalidSetting(f"--set {text!r}: expected a value like {default!r}") from cause
+
+
+def pick_device(name: str) -> torch.device:
+    """Read auto, cpu, cuda or cuda:N. Raises InvalidSetting for anything else, or if that device is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
+        raise InvalidSetting(f"--device {name!r} is not known; choose auto, cpu, cuda or cuda:N")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise InvalidSetting(
+            f"--device {name!r} is not there: torch finds {torch.cuda.device_count()} CUDA devices; use --device cpu"
+        )
+    return torch.device(name)
+
+
+def device_name(device: torch.device) -> str:
+    """Model of the processor or graphics card."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+def precision(name: str, device: torch.device, space: SearchSpace) -> str:
+    """Read auto, fp32 or bf16. Automatic is bf16 where the hardware multiplies it natively.
+
+    On processors depthwise convolutions are bound by memory and conversions, and bf16 made them slower by half
+    (docs/benchmarks.md), so that only spaces of dense convolutions get it there.
+    """
+    if name not in ("auto", "fp32", "bf16"):
+        raise InvalidSetting(f"--precision {name!r} is not known; choose auto, fp32 or bf16")
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    dense = all(layer.groups == 1 for layer in space.plan(space.largest()).layers)
+    return "bf16" if dense and torch.cpu.get_capabilities().get("amx_bf16", False) else "fp32"
+
+
+def _refuse_unknown_metrics(budgets: tuple[Budget, ...], space: SearchSpace) -> None:
+    known = count(space.plan(space.smallest())).metrics
+    for budget in budgets:
+        if budget.relative:
+            raise InvalidBudget(f"budget {budget.text!r} is relative to an original network, which a search does not have")
+        if budget.metric not in known:
+            raise InvalidBudget(
+                f"budget {budget.text!r} needs {budget.metric}, which cannot be searched yet; known: {', '.join(known)}"
+            )

@@ -1,0 +1,67 @@
+"""The options that commands share, each declared once. Nothing heavy is imported here: `nas --help` must be quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def load_config(ctx: typer.Context, path: Path | None) -> Path | None:
+    """Make the keys of a TOML file the defaults of the command. Raises BadParameter for an unknown key."""
+    if path is None:
+        return None
+    import tomllib  # only where a file is given
+
+    try:
+        values = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as cause:
+        raise typer.BadParameter(f"cannot read {path}: {cause}") from cause
+    known = {p.name for p in ctx.command.params} - {"config"}
+    values = {name.replace("-", "_"): value for name, value in values.items()}
+    if unknown := sorted(set(values) - known):
+        raise typer.BadParameter(f"{path} has the unknown key {unknown[0]!r}; known keys: {', '.join(sorted(known))}")
+    if "set" in values and isinstance(values["set"], dict):
+        values["set"] = [f"{k}={v}" for k, v in values["set"].items()]
+    ctx.default_map = {**(ctx.default_map or {}), **values}
+    return path
+
+
+_DATA = "digits, fashion-mnist, cifar10, cifar100, imagefolder:DIR, npz:FILE"
+Budgets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--budget", "-b", help="What the network may cost, such as 3MFLOPs, 500kparams, 2MB, 320KBpeak. Repeatable; all hold."
+    ),
+]
+Data = Annotated[str, typer.Option(help=f"Data set: {_DATA}.")]
+DataDir = Annotated[Path | None, typer.Option(help="Folder of downloaded data sets.")]
+Resolution = Annotated[int | None, typer.Option(help="Side of the images in pixels.", show_default="the data's own")]
+Space = Annotated[str, typer.Option(help="Search space; see `nas spaces`.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Setting of the space, such as squeeze_excite=true. Repeatable.")]
+Epochs = Annotated[int | None, typer.Option(help="Epochs of supernet training.", show_default="by size of the data")]
+BatchSize = Annotated[int | None, typer.Option(help="Images per step.", show_default="64, or 128 from 10,000 images on")]
+Optimizer = Annotated[str, typer.Option(help="sgd or adamw.")]
+Lr = Annotated[float | None, typer.Option("--lr", help="Peak learning rate.", show_default="0.1 for sgd, 0.002 for adamw")]
+WeightDecay = Annotated[float, typer.Option(help="Decay of convolution and linear weights.")]
+Smoothing = Annotated[float, typer.Option(help="Label smoothing.")]
+ClipNorm = Annotated[float, typer.Option(help="Largest gradient norm.")]
+Cutout = Annotated[int, typer.Option(help="Side of the square that cutout hides, in pixels; 0 for none.")]
+Mixup = Annotated[float, typer.Option(help="Alpha of mixup; 0 for none.")]
+Precision = Annotated[str, typer.Option(help="Precision of training: auto, fp32 or bf16 (autocast).")]
+Searcher = Annotated[str, typer.Option(help="random, evolution, optuna-tpe or optuna-nsga2.")]
+Trials = Annotated[int, typer.Option(min=1, help="Networks to evaluate.")]
+Finetune = Annotated[
+    int, typer.Option("--finetune-epochs", min=0, help="Epochs of training the best network alone, distilled.")
+]
+Supernet = Annotated[Path | None, typer.Option("--supernet", help="Run directory whose trained supernet is searched.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of everything that is random.")]
+Out = Annotated[Path | None, typer.Option(help="Run directory.", show_default="runs/COMMAND-N")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, or with the last one.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Config = Annotated[
+    Path | None,
+    typer.Option("-c", "--config", help="TOML file with option names as keys.", callback=load_config, is_eager=True),
+]

@@ -1,0 +1,75 @@
+"""Progress on stderr: a bar with rate and time left in a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+PLAIN_SECONDS = 15.0
+
+
+class Bar(Protocol):
+    """Shows how far a piece of work is."""
+
+    def update(self, done: int, note: str = "") -> None:
+        """Say that `done` units are done."""
+
+
+class PlainBar:
+    """Prints a line at most every PLAIN_SECONDS, and a last one."""
+
+    def __init__(self, label: str, total: int) -> None:
+        self.label, self.total = label, total
+        self._start = self._shown = time.monotonic()
+        self._first: int | None = None
+
+    def update(self, done: int, note: str = "") -> None:
+        """Print if it is time to; the rate counts from the first unit of this process."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = done - 1
+        if now - self._shown < PLAIN_SECONDS and done < self.total:
+            return
+        self._shown = now
+        rate = (done - self._first) / max(now - self._start, 1e-9)
+        left = (self.total - done) / rate if rate else 0.0
+        log(f"{self.label} {done}/{self.total}, {rate:.3g}/s, {left:.0f} s left{', ' + note if note else ''}")
+
+
+class RichBar:
+    """A bar of rich."""
+
+    def __init__(self, progress: object, task: int) -> None:
+        self._progress, self._task = progress, task
+
+    def update(self, done: int, note: str = "") -> None:
+        """Move the bar."""
+        self._progress.update(self._task, completed=done, note=note)  # type: ignore[attr-defined]
+
+
+@contextmanager
+def bar(label: str, total: int) -> Iterator[Bar]:
+    """Show progress of `total` units of work."""
+    if not sys.stderr.isatty():
+        yield PlainBar(label, total)
+        return
+    from rich.console import Console  # only where a bar is drawn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        "{task.description}",
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        yield RichBar(progress, progress.add_task(label, total=total, note=""))
+
+
+def log(text: str) -> None:
+    """Print a line for the user on stderr."""
+    print(text, file=sys.stderr, flush=True)

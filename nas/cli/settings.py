@@ -1,0 +1,111 @@
+"""What a user asked for, as one frozen value, from options, a TOML file, or the configuration of a run to go on with."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from nas.errors import InvalidSetting
+from nas.rundir import RunDir, latest
+
+BASE = Path("runs")
+# what a search takes from the run whose supernet it searches
+FROM_SUPERNET = tuple(
+    "data data_dir resolution space set epochs batch_size optimizer lr weight_decay smoothing clip_norm cutout mixup".split()
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Options of `nas search` and `nas train`; None means a default that depends on the data."""
+
+    budget: tuple[str, ...] = ()
+    data: str = "digits"
+    data_dir: str | None = None
+    resolution: int | None = None
+    space: str = "mobilenet"
+    set: tuple[str, ...] = ()
+    epochs: int | None = None
+    batch_size: int | None = None
+    optimizer: str = "sgd"
+    lr: float | None = None
+    weight_decay: float = 1e-4
+    smoothing: float = 0.1
+    clip_norm: float = 5.0
+    cutout: int = 0
+    mixup: float = 0.0
+    precision: str = "auto"
+    searcher: str = "evolution"
+    trials: int = 100
+    finetune_epochs: int = 0
+    supernet: str | None = None
+    device: str = "auto"
+    seed: int = 0
+
+    def to_json(self) -> dict[str, object]:
+        """Plain data for config.json."""
+        return asdict(self)
+
+
+DEFAULTS = Settings()
+
+
+def read(ctx: typer.Context, command: str) -> tuple[Settings, RunDir | None]:
+    """Collect the settings of a command; with --resume also the run to go on with, opened and locked.
+
+    Raises InvalidSetting if an option contradicts the run that is resumed or the supernet that is searched.
+    """
+    names = [f.name for f in fields(Settings) if f.name in ctx.params]
+    values = {name: _plain(ctx.params[name]) for name in names}
+    explicit = {n: values[n] for n in names if _is_explicit(ctx, n)}
+    if ctx.params.get("resume"):
+        run = RunDir.open(_resumed(ctx, command))
+        if run.config.get("command") != command:
+            raise InvalidSetting(f"{run.path} is a run of `nas {run.config.get('command')}`, not of `nas {command}`")
+        return _merge(run.config["options"], explicit, f"{run.path} was started with"), run
+    if values.get("supernet"):
+        options = RunDir.read(Path(values["supernet"])).config["options"]
+        taken = {n: options[n] for n in FROM_SUPERNET}
+        same = {n: v for n, v in explicit.items() if n in taken}
+        _merge(taken, same, f"the supernet of {values['supernet']} was trained with")
+        values |= taken
+    return Settings(**{n: _plain(v) for n, v in values.items()}), None
+
+
+def command_line() -> str:
+    """The command as it was typed."""
+    return shlex.join(["nas", *sys.argv[1:]])
+
+
+def _is_explicit(ctx: typer.Context, name: str) -> bool:
+    """Whether an option was given on the command line or in a TOML file."""
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name in ("COMMANDLINE", "DEFAULT_MAP")
+
+
+def _resumed(ctx: typer.Context, command: str) -> Path:
+    path = ctx.params.get("out") or latest(command, BASE)
+    if path is None:
+        raise InvalidSetting(f"--resume found no run of `nas {command}` in {BASE}/; name one with --out")
+    return Path(path)
+
+
+def _merge(stored: dict[str, Any], explicit: dict[str, Any], why: str) -> Settings:
+    """The stored settings, if what was given explicitly agrees with them."""
+    for name, value in explicit.items():
+        if _plain(stored[name]) != value:
+            option = f"--{name.replace('_', '-')}"
+            raise InvalidSetting(f"{option} is {value!r}, but {why} {stored[name]!r}; drop it or choose another --out")
+    return Settings(**{n: _plain(v) for n, v in stored.items()})
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    """Lists as tuples and paths as text, as Settings holds them."""
+    if isinstance(value, Path):
+        return str(value)
+    return tuple(value) if isinstance(value, list | tuple) else value

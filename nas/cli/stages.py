@@ -1,0 +1,74 @@
+"""The stages of a search that compute: training the supernet, and searching it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nas.cli.job import Job
+from nas.cli.progress import bar
+from nas.data.dataset import epoch_batches
+from nas.errors import InvalidSetting
+from nas.evaluation.supernet import SupernetEvaluator
+from nas.rundir import RunDir
+from nas.search import SEARCHERS
+from nas.search.loop import SearchSettings, run_search
+from nas.supernet.supernet import Supernet
+from nas.training.loop import Checkpoints, make_optimizer, train
+from nas.training.objectives import sandwich
+from nas.trial import Trial
+
+SUPERNET = "supernet"
+
+
+def trained_supernet(job: Job, run: RunDir) -> Supernet:
+    """Train the supernet from its last checkpoint, or load the one that was asked for."""
+    supernet = Supernet(job.space, job.settings.seed).to(job.device)
+    if job.settings.supernet:
+        return _loaded(job, supernet, Path(job.settings.supernet))
+    config = job.training
+    objective = sandwich(supernet, config.seed, job.settings.smoothing)
+    steps = train(supernet, objective, job.data, job.augmentation, config, Checkpoints(run, SUPERNET))
+    with bar("training", steps_of(job)) as shown:
+        for progress in steps:
+            shown.update(progress.step, f"epoch {progress.epoch + 1}/{config.epochs}, loss {progress.loss:.3f}")
+    return supernet
+
+
+def searched(job: Job, run: RunDir, evaluator: SupernetEvaluator) -> list[Trial]:
+    """Search, going on after the recorded trials."""
+    searcher = SEARCHERS[job.settings.searcher](job.problem, run.path / "study.log")
+    done = [Trial.from_json(line, job.space.from_json(line["architecture"])) for line in run.trials()]
+    with bar("search", job.settings.trials) as shown:
+        complete = sum(t.state == "complete" for t in done)
+        best_accuracy = max((t.scores["val_accuracy"] for t in done if t.scores), default=0.0)
+
+        def record(trial: Trial) -> None:
+            nonlocal complete, best_accuracy
+            run.append_trial(trial.to_json())
+            if trial.state == "complete":
+                complete += 1
+                best_accuracy = max(best_accuracy, trial.scores["val_accuracy"])
+            shown.update(complete, f"best {best_accuracy:.2%} validation")
+
+        return run_search(job.problem, searcher, evaluator, SearchSettings(job.settings.trials), record, done)
+
+
+def steps_of(job: Job) -> int:
+    """Number of steps of the supernet's training."""
+    config = job.training
+    return config.epochs * len(epoch_batches(len(job.data.train), config.batch_size, config.seed, 0))
+
+
+def _loaded(job: Job, supernet: Supernet, path: Path) -> Supernet:
+    """Take the weights of a run's supernet. Raises InvalidSetting if it is not fully trained, or on other data."""
+    source = RunDir.read(path)
+    if source.config["data"]["fingerprint"] != job.data.fingerprint:
+        raise InvalidSetting(f"the supernet of {path} was trained on other data than {job.data.name} is now; train a new one")
+    checkpoints = Checkpoints(source, SUPERNET)
+    done = checkpoints.restore(supernet, make_optimizer(supernet, job.training))
+    if done < steps_of(job):
+        command = f"nas {source.config['command']} --resume --out {path}"
+        raise InvalidSetting(
+            f"the supernet of {path} is trained for {done} of {steps_of(job)} steps; finish it with: {command}"
+        )
+    return supernet

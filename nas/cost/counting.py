@@ -1,0 +1,141 @@
+"""Cost of a plan, counted: multiply-adds, parameters, stored size, activations, peak activation memory, bit operations.
+
+The counting rule, which nas/cost/recount.py follows with fvcore: a multiply-add is one operation, and convolutions, linear
+layers, matrix products and attention have them. Batch norm counts nothing, for it folds into the convolution before it.
+Biases, pooling, activations, sums, products by element, other norms, concatenation, padding and resizing count nothing, as is
+usual in the mobile literature. An operation that is not in MACS is unknown, and unknown is not zero: `Cost.uncounted` names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+
+from nas.budget import Cost, Metric
+from nas.cost.storage import plan_bytes
+from nas.plan import INPUT, Layer, Plan
+
+
+def conv_macs(layer: Layer) -> int:
+    """Each output value reads a kernel window of its group's input channels."""
+    return layer.out_elements * (layer.in_channels // layer.groups) * prod(layer.kernel)
+
+
+def product_macs(layer: Layer) -> int:
+    """Each output value reads `in_channels` values: a linear layer, or a matrix product that contracts so many."""
+    return layer.out_elements * layer.in_channels
+
+
+def attention_macs(layer: Layer) -> int:
+    """Each pair of query (out_size) and key (in_size) multiplies all channels of keys, then all channels of values."""
+    return prod(layer.out_size) * prod(layer.in_size) * (layer.in_channels + layer.out_channels)
+
+
+def no_macs(layer: Layer) -> int:
+    """Count nothing, by the rule above."""
+    return 0
+
+
+MACS: dict[str, Callable[[Layer], int]] = {
+    "conv": conv_macs,
+    "linear": product_macs,
+    "matmul": product_macs,
+    "attention": attention_macs,
+    "add": no_macs,
+    "mul": no_macs,
+    "pool": no_macs,
+    "avgpool": no_macs,
+    "maxpool": no_macs,
+    "act": no_macs,
+    "softmax": no_macs,
+    "norm": no_macs,
+    "layernorm": no_macs,
+    "concat": no_macs,
+    "pad": no_macs,
+    "resize": no_macs,
+    "parameter": no_macs,
+}
+
+
+def conv_params(layer: Layer) -> int:
+    """Weights, bias, and scale and shift of the batch norm."""
+    weights = layer.out_channels * (layer.in_channels // layer.groups) * prod(layer.kernel)
+    return weights + layer.out_channels * (layer.bias + 2 * layer.norm)
+
+
+def batch_norm_params(layer: Layer) -> int:
+    """Scale and shift of a batch norm that follows no convolution."""
+    return 2 * layer.out_channels
+
+
+def layer_norm_params(layer: Layer) -> int:
+    """Scale (`norm`) and shift (`bias`) of a layer or group norm, where it has them."""
+    return layer.out_channels * (layer.norm + layer.bias)
+
+
+# the operations of MACS that have parameters; a linear layer is a convolution with a 1x1 kernel
+PARAMS: dict[str, Callable[[Layer], int]] = {
+    "conv": conv_params,
+    "linear": conv_params,
+    "norm": batch_norm_params,
+    "layernorm": layer_norm_params,
+    "parameter": lambda layer: layer.out_elements,
+}
+
+# the operations whose outputs count as activations, as in fvcore (Radosavovic et al. 2020, "Designing network design spaces")
+ACTIVATIONS = frozenset({"conv", "linear", "matmul", "attention"})
+
+
+def macs(layer: Layer) -> int:
+    """Multiply-adds of a layer for one image. Raises KeyError for an operation that is not in MACS."""
+    return MACS[layer.op](layer)
+
+
+def params(layer: Layer) -> int:
+    """Parameters of a layer, as many as its modules have."""
+    return PARAMS[layer.op](layer) if layer.op in PARAMS else 0
+
+
+def peak_bytes(plan: Plan) -> int:
+    """Peak activation memory of one image, in bytes, when the layers run in the plan's order.
+
+    While a layer runs, its inputs, its output and all that a later layer reads are alive; fused norms and activations work
+    in place. An output has its layer's `act_bits`, the image those of the first layer that reads it.
+    """
+    last_reader = {name: i for i, layer in enumerate(plan.layers) for name in layer.inputs}
+    alive = {INPUT: _image_bytes(plan)}
+    peak = alive[INPUT]
+    for i, layer in enumerate(plan.layers):
+        # what a layer reads of its own parameters is no activation
+        alive[layer.name] = 0 if layer.op == "parameter" else _in_bytes(layer.out_elements, layer.act_bits)
+        peak = max(peak, sum(alive.values()))
+        alive = {name: size for name, size in alive.items() if last_reader.get(name, -1) > i}
+    return peak
+
+
+def count(plan: Plan) -> Cost:
+    """Count everything that a plan tells, for one image: macs, params, size_bytes, activations, peak_bytes, bitops.
+
+    `size_bytes` is exact for the networks of our spaces; see nas/cost/storage.py. Bit operations are multiply-adds times the
+    bits of weights and of activations (Wang et al. 2019, HAQ).
+    """
+    known = [layer for layer in plan.layers if layer.op in MACS]
+    values = {
+        "macs": (sum(map(macs, known)), "multiply-adds"),
+        "params": (sum(map(params, known)), "parameters"),
+        "size_bytes": (plan_bytes(plan), "B"),
+        "activations": (sum(layer.out_elements for layer in known if layer.op in ACTIVATIONS), "elements"),
+        "peak_bytes": (peak_bytes(plan), "B"),
+        "bitops": (sum(macs(layer) * layer.weight_bits * layer.act_bits for layer in known), "bit operations"),
+    }
+    metrics = {name: Metric(value, unit, "plan") for name, (value, unit) in values.items()}
+    return Cost(metrics, tuple(f"{layer.op} ({layer.name})" for layer in plan.layers if layer.op not in MACS))
+
+
+def _image_bytes(plan: Plan) -> int:
+    bits = next((layer.act_bits for layer in plan.layers if INPUT in layer.inputs), 32)
+    return _in_bytes(plan.input_channels * prod(plan.input_size), bits)
+
+
+def _in_bytes(elements: int, bits: int) -> int:
+    return (elements * bits + 7) // 8

@@ -1,0 +1,71 @@
+"""Judging a subnet as it is delivered: extract it, recalibrate its batch norms, evaluate the plain module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from nas.architecture import Architecture
+from nas.data.augment import normalize, resize
+from nas.data.dataset import Dataset, Split, epoch_batches, plain_batches
+from nas.supernet.calibration import recalibrate
+from nas.supernet.supernet import Supernet
+
+CALIBRATION_IMAGES = 2048
+BATCH = 256
+
+
+class SupernetEvaluator:
+    """Evaluator: architecture -> {"val_accuracy"} in 0..1, from the supernet's weights."""
+
+    def __init__(self, supernet: Supernet, data: Dataset, seed: int) -> None:
+        self.supernet, self.data, self.seed = supernet, data, seed
+
+    def __call__(self, arch: Architecture) -> dict[str, float]:
+        """Extract, recalibrate on training images, evaluate on the validation split."""
+        return {"val_accuracy": accuracy(self.deliver(arch), self.data.val, self.data, resolution_of(arch))}
+
+    def deliver(self, arch: Architecture) -> nn.Module:
+        """Extract `arch` as a plain module in evaluation mode, with recalibrated norms."""
+        module = self.supernet.extract(arch)
+        calibrate(module, self.data, resolution_of(arch), self.seed)
+        return module
+
+
+def resolution_of(arch: Architecture) -> int:
+    """Side of the images that `arch` reads."""
+    return int(arch.choices["resolution"])
+
+
+def calibrate(module: nn.Module, data: Dataset, resolution: int, seed: int) -> None:
+    """Recalibrate the batch norms on a fixed draw of training images without augmentation."""
+    device = next(module.parameters()).device
+    batches = epoch_batches(len(data.train), min(BATCH, len(data.train)), seed, 0)
+    wanted = batches[: max(1, CALIBRATION_IMAGES // BATCH)]
+    recalibrate(module, (x for x, _ in prepared(data.train, wanted, data, resolution, device)))
+
+
+@torch.no_grad()
+def logits(module: nn.Module, split: Split, data: Dataset, resolution: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (logits, labels) over a split in order."""
+    device = next(module.parameters()).device
+    for images, labels in prepared(split, plain_batches(len(split), BATCH), data, resolution, device):
+        yield module(images), labels.to(device)
+
+
+def accuracy(module: nn.Module, split: Split, data: Dataset, resolution: int) -> float:
+    """Share of correct predictions, in 0..1, in fp32."""
+    module.eval()
+    right = sum(int((y.argmax(1) == labels).sum()) for y, labels in logits(module, split, data, resolution))
+    return right / len(split)
+
+
+def prepared(
+    split: Split, batches: list[Tensor], data: Dataset, resolution: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield normalized, resized images on the device, with their labels."""
+    for images, labels in split.batches(batches):
+        yield resize(normalize(images, data.mean, data.std, device), resolution), labels

@@ -1,0 +1,188 @@
+"""The model card of a delivered network, in the layout of the Hugging Face Hub: https://huggingface.co/docs/hub/model-cards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from nas.report.contents import Network, metric_names
+from nas.report.contents import network as network_of
+from nas.report.words import name_of, provenance, show
+
+Json = Mapping[str, Any]
+_TAGS = ("image-classification", "neural-architecture-search", "netcarver", "onnx", "pytorch")
+
+
+def model_card(summary: Json, config: Json, verify: Json) -> str:
+    """Write best/README.md from the contents of summary.json, config.json and best/verify.json.
+
+    What they do not hold is left out, but for a budget whose value is not known: that one is broken.
+    """
+    best = network_of(summary["best"])
+    sections = [
+        _head(summary, config),
+        f"# {_text(best.key)}\n\n{_opening(summary, config)}",
+        _section("Budget", _budget_table(summary.get("budget", ()))),
+        _section("Metrics", _metric_table(summary, verify)),
+        _section("How to load", _loading(best, config.get("data", {}))),
+        _section("Input and output", _input(best, config.get("data", {}))),
+        _section("Architecture", _architecture(best.choices)),
+        _section("Verification", _checks(verify)),
+        _section("How it was made", _made(summary, config)),
+    ]
+    return "\n\n".join(s for s in sections if s) + "\n"
+
+
+# -- sections
+
+
+def _head(summary: Json, config: Json) -> str:
+    """The metadata; JSON values are YAML too, which keeps text from outside in its place."""
+    lines = [
+        "---",
+        "license: unknown  # choose one before you publish the network",
+        "library_name: pytorch",
+        "pipeline_tag: image-classification",
+        f"tags: {json.dumps(_TAGS)}",
+        'metrics: ["accuracy"]',
+    ]
+    test = summary["best"]["metrics"].get("test_accuracy")
+    data = config.get("data", {}).get("name")
+    if test is not None and data is not None:
+        name = json.dumps(data)
+        lines += [
+            "model-index:",
+            f"- name: {json.dumps(summary['best']['key'])}",
+            "  results:",
+            '  - task: {"type": "image-classification"}',
+            f'    dataset: {{"name": {name}, "type": {name}}}',
+            f'    metrics: [{{"type": "accuracy", "value": {json.dumps(test)}, "name": "test accuracy"}}]',
+        ]
+    return "\n".join([*lines, "---"])
+
+
+def _opening(summary: Json, config: Json) -> str:
+    data, metrics = config.get("data", {}), summary["best"]["metrics"]
+    about = f" trained on {_text(data['name'])}" if "name" in data else ""
+    numbers = [f"{show('macs', metrics['macs'])} (multiply-adds)"] if "macs" in metrics else []
+    scores = ("val_accuracy", "test_accuracy")
+    numbers += [f"{show(m, metrics[m])} {name_of(m)}" for m in scores if m in metrics]
+    return f"An image classifier{about}, carved out of a supernet by netcarver: {', '.join(numbers)}."
+
+
+def _budget_table(budgets: Sequence[Json]) -> str:
+    rows = [
+        [b["text"], name_of(b["metric"]), show(b["metric"], b["limit"]), show(b["metric"], b.get("value")), _kept(b["ok"])]
+        for b in budgets
+    ]
+    return _table(("budget", "limits", "limit", "value", "verdict"), rows)
+
+
+def _metric_table(summary: Json, verify: Json) -> str:
+    best, taken = network_of(summary["best"]), verify.get("metrics", {})
+    rows = [[name_of(m), show(m, best.metrics[m]), provenance(m, taken.get(m))] for m in metric_names([best])]
+    return _table(("metric", "value", "how it was taken"), rows)
+
+
+def _loading(best: Network, data: Json) -> str:
+    """Code that runs as it stands beside the files; both parts share `images`."""
+    shape = _shape(best, data)
+    images = f"np.zeros((1, {shape}), np.float32)" if shape else "..."
+    normalize = ""
+    if {"mean", "std"} <= set(data):
+        mean, std = (json.dumps(list(data[name])) for name in ("mean", "std"))
+        normalize = f"images = (images - np.float32({mean}).reshape(-1, 1, 1)) / np.float32({std}).reshape(-1, 1, 1)\n"
+    onnx = (
+        "import numpy as np\nimport onnxruntime\n\n"
+        f"images = {images}  # your images, (N, {shape or 'C, H, W'}) in 0..1\n{normalize}"
+        'session = onnxruntime.InferenceSession("model.onnx")\nlogits = session.run(["logits"], {"images": images})[0]\n'
+    )
+    pt2 = (
+        "import torch\n\n"
+        'model = torch.export.load("model.pt2").module()\n'
+        "with torch.no_grad():\n    logits = model(torch.from_numpy(images))\n"
+    )
+    return (
+        f"```python\n{onnx}```\n\nor, with the same `images`, in PyTorch:\n\n```python\n{pt2}```\n\n"
+        "`model.safetensors` holds the weights alone, for the network that `architecture.json` describes."
+    )
+
+
+def _input(best: Network, data: Json) -> str:
+    lines = []
+    shape = _shape(best, data)
+    if shape:
+        lines.append(f"- `images`: float32 (N, {shape}), any N; images of another size are resized, bilinear and antialiased")
+    if {"mean", "std"} <= set(data):
+        lines.append(
+            f"- values: 0..1, then minus the mean {json.dumps(list(data['mean']))}, "
+            f"divided by the standard deviation {json.dumps(list(data['std']))}, channel by channel"
+        )
+    if data.get("class_names"):
+        lines.append(f"- `logits`: float32 (N, {len(data['class_names'])}), of the classes in this order:")
+        # a fenced block of one JSON line: nothing in it can end the block
+        lines.append(f"\n```json\n{json.dumps(list(data['class_names']), ensure_ascii=False)}\n```")
+    return "\n".join(lines)
+
+
+def _shape(best: Network, data: Json) -> str:
+    """Shape of one image as the network reads it; it chooses its own resolution where its space has that choice."""
+    side = best.choices.get("resolution", data.get("resolution"))
+    return f"{data['channels']}, {side}, {side}" if "channels" in data and side else ""
+
+
+def _architecture(choices: Mapping[str, object]) -> str:
+    """A row for each part of the network; `s0.b1.kernel` is the choice `kernel` of part `s0.b1`."""
+    parts: dict[str, list[str]] = {}
+    for name, value in choices.items():
+        part, _, choice = name.rpartition(".")
+        parts.setdefault(part or "network", []).append(f"{choice} {value}")
+    return _table(("part", "choices"), [[part, ", ".join(values)] for part, values in parts.items()])
+
+
+def _checks(verify: Json) -> str:
+    rows = [[c["name"], "passed" if c["ok"] else "**failed**", c["detail"]] for c in verify.get("checks", ())]
+    return _table(("check", "verdict", "detail"), rows)
+
+
+def _made(summary: Json, config: Json) -> str:
+    data, device, space = (config.get(name, {}) for name in ("data", "device", "space"))
+    known = {
+        "data": data.get("name"),
+        "data fingerprint": data.get("fingerprint"),
+        "search space": " version ".join(str(space[n]) for n in ("name", "version") if n in space),
+        "seed": config.get("seed"),
+        "device": device.get("name") or device.get("type"),
+        "versions": ", ".join(f"{name} {number}" for name, number in config.get("versions", {}).items()),
+        "trials": summary.get("trials"),
+    }
+    facts = "\n".join(f"- {name}: {_text(value)}" for name, value in known.items() if value not in (None, ""))
+    command = f"```\n{_line(config['argv'])}\n```" if "argv" in config else ""
+    return "\n\n".join(part for part in (command, facts) if part)
+
+
+# -- parts
+
+
+def _section(title: str, content: str) -> str:
+    return f"## {title}\n\n{content}" if content else ""
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [f"| {' | '.join(_text(cell) for cell in row)} |" for row in rows]
+    return "\n".join([f"| {' | '.join(headings)} |", "|---" * len(headings) + "|", *lines]) if lines else ""
+
+
+def _kept(ok: bool) -> str:
+    return "kept" if ok else "**broken**"
+
+
+def _text(value: object) -> str:
+    """Text from outside, which must be neither HTML nor end a table cell."""
+    return escape(_line(value), quote=False).replace("|", "\\|")
+
+
+def _line(value: object) -> str:
+    return " ".join(str(value).split())

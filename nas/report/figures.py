@@ -1,0 +1,88 @@
+"""The interactive figures of the page, as JSON for plotly.js. The only file that imports plotly.
+
+A trace's `meta` is the name of its colour; nas/report/template.py paints it for a light or a dark page.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from itertools import accumulate
+
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from nas.report.contents import VAL_ACCURACY, Contents, Network, metric_names
+from nas.report.words import Axis, axis_of, name_of, show
+
+
+def library() -> str:
+    """The source text of plotly.js."""
+    return get_plotlyjs()
+
+
+def front_figure(contents: Contents, metric: str) -> str:
+    """Validation accuracy against one objective: all evaluated networks, the front, the best, the budget."""
+    tried = [t.network for t in contents.evaluated]
+    limits = [b for b in contents.budgets if b.metric == metric]
+    x = axis_of(metric, [*tried, *contents.front, contents.best], [b.limit for b in limits])
+    y = axis_of(VAL_ACCURACY, [])
+    mode = "lines+markers" if len(contents.objectives) == 1 else "markers"
+    figure = go.Figure(
+        [
+            _points((x, y), tried, [f"trial {t.number}" for t in contents.evaluated], ("evaluated", "trials", "markers")),
+            _points((x, y), contents.front, ["on the front"] * len(contents.front), ("front", "front", mode)),
+            _points((x, y), [contents.best], ["best network"], ("best", "best", "markers")),
+        ]
+    )
+    for budget in limits:
+        text = f"budget {html.escape(budget.text)}"
+        figure.add_vline(
+            x.factor * budget.limit, line_dash="dash", line_width=1.5,
+            annotation={"text": text, "textangle": -90, "xanchor": "right", "yanchor": "top", "y": 1, "yref": "paper"},
+        )  # fmt: skip
+    return _finish(figure, x.label, y.label)
+
+
+def progress_figure(contents: Contents) -> str:
+    """Best validation accuracy of a network within the budget, by trial."""
+    rows = contents.evaluated
+    numbers, scores = [t.number for t in rows], [100 * t.network.metrics[VAL_ACCURACY] for t in rows]
+    hover = "trial %{x}: %{y:.2f}%<extra></extra>"
+    figure = go.Figure(
+        [
+            go.Scatter(x=numbers, y=scores, mode="markers", name="evaluated", meta="trials", hovertemplate=hover),
+            go.Scatter(
+                x=numbers, y=list(accumulate(scores, max)), mode="lines", name="best so far", meta="front",
+                line={"shape": "hv"}, hovertemplate="best after " + hover,
+            ),
+        ]
+    )  # fmt: skip
+    return _finish(figure, "trial", "validation accuracy (%)")
+
+
+def _points(
+    scales: tuple[Axis, Axis], networks: Sequence[Network], notes: Sequence[str], style: tuple[str, str, str]
+) -> go.Scatter:
+    x, y = (scale.of(networks) for scale in scales)
+    name, colour, mode = style
+    text = [_hover(network, note) for network, note in zip(networks, notes, strict=True)]
+    return go.Scatter(x=x, y=y, text=text, name=name, meta=colour, mode=mode, hovertemplate="%{text}<extra></extra>")
+
+
+def _hover(network: Network, note: str) -> str:
+    lines = [f"{name_of(m)}: {show(m, network.metrics[m])}" for m in metric_names([network])]
+    return "<br>".join([f"<b>{html.escape(network.key)}</b>, {note}", *map(html.escape, lines)])
+
+
+def _finish(figure: go.Figure, x: str, y: str) -> str:
+    """Label and serialize; `<` is escaped, so that no text can end the script element that holds the figure."""
+    figure.update_layout(
+        template="none",
+        xaxis_title=x,
+        yaxis_title=y,
+        margin={"l": 60, "r": 16, "t": 36, "b": 56},
+        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        hovermode="closest",
+    )
+    return str(figure.to_json()).replace("<", "\\u003c")

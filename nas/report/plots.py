@@ -1,0 +1,75 @@
+"""The Pareto front as front.png. The only file that imports matplotlib, by its object interface: no global figure."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from nas.report.contents import VAL_ACCURACY, Contents, Network
+from nas.report.words import Axis, axis_of, show
+
+PANEL_INCHES, DPI = (7.2, 4.8), 150
+# the palette of Okabe and Ito (2008), which all kinds of colour vision tell apart
+TRIALS, FRONT, BEST, BUDGET = "#9a9a9a", "#0072b2", "#d55e00", "#4d4d4d"
+
+
+def front_png(contents: Contents) -> bytes:
+    """Draw accuracy against each objective, one panel an objective."""
+    panels = len(contents.objectives)
+    figure = Figure(figsize=(PANEL_INCHES[0] * panels, PANEL_INCHES[1]), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, metric in zip(figure.subplots(1, panels, sharey=True, squeeze=False)[0], contents.objectives, strict=True):
+        _draw(axes, contents, metric)
+    figure.axes[0].set_ylabel("validation accuracy (%)")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _draw(axes: Axes, contents: Contents, metric: str) -> None:
+    tried = [t.network for t in contents.evaluated]
+    limits = [b for b in contents.budgets if b.metric == metric]
+    x = axis_of(metric, [*tried, *contents.front, contents.best], [b.limit for b in limits])
+    y = axis_of(VAL_ACCURACY, [])
+    _dots(axes, (x, y), tried)
+    # with more objectives a front is a surface, and a line through its projection would tell nothing
+    line = "-" if len(contents.objectives) == 1 else ""
+    axes.plot(
+        x.of(contents.front), y.of(contents.front), "o", ls=line, c=FRONT, ms=5, lw=1.6, label=f"front ({len(contents.front)})"
+    )
+    for budget in limits:
+        _budget_line(axes, x.factor * budget.limit, f"budget {budget.text}")
+    _star(axes, (x, y), contents.best, "best" if contents.finished else "best so far")
+    axes.set_xlabel(x.label)
+    axes.xaxis.set_major_locator(MaxNLocator(8))
+    axes.grid(color="#e6e6e6", lw=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.margins(x=0.07, y=0.08)
+    axes.legend(loc="lower right", framealpha=0.9, edgecolor="none")
+
+
+def _dots(axes: Axes, scales: tuple[Axis, Axis], networks: Sequence[Network]) -> None:
+    if networks:
+        x, y = (scale.of(networks) for scale in scales)
+        axes.scatter(x, y, s=16, c=TRIALS, alpha=0.45, lw=0, label=f"evaluated networks ({len(networks)})")
+
+
+def _budget_line(axes: Axes, limit: float, label: str) -> None:
+    axes.axvline(limit, c=BUDGET, ls=(0, (5, 3)), lw=1.2)
+    axes.annotate(
+        label, (limit, 1.0), xycoords=("data", "axes fraction"), xytext=(-5, -4), textcoords="offset points",
+        rotation=90, ha="right", va="top", color=BUDGET, fontsize=9,
+    )  # fmt: skip
+
+
+def _star(axes: Axes, scales: tuple[Axis, Axis], best: Network, label: str) -> None:
+    x, y = (scale.of([best])[0] for scale in scales)
+    values = [show(scale.metric, best.metrics[scale.metric]) for scale in scales if scale.metric in best.metrics]
+    text = f"{label}: {', '.join(values)}"
+    axes.plot([x], [y], "*", c=BEST, ms=15, mec="white", mew=0.8, ls="", label=text, zorder=5)

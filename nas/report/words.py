@@ -1,0 +1,103 @@
+"""How metrics are written for people: names, numbers with units, axes, the answer of a run in one sentence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nas.budget import LABEL, format_value
+from nas.report.contents import VAL_ACCURACY, BudgetRow, Contents, Network
+
+_ACCURACY = {VAL_ACCURACY: "validation accuracy", "test_accuracy": "test accuracy"}
+_SPLIT = {VAL_ACCURACY: "on the validation images", "test_accuracy": "on the test images, which were read once"}
+_PREFIX = {0: "", 1: "k", 2: "M", 3: "G"}
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A metric on an axis: values are multiplied by `factor`."""
+
+    metric: str
+    label: str
+    factor: float
+
+    def of(self, networks: Sequence[Network]) -> list[float]:
+        """Coordinates of the networks; NaN, which is not drawn, where the metric is absent."""
+        return [self.factor * n.metrics.get(self.metric, math.nan) for n in networks]
+
+
+def name_of(metric: str) -> str:
+    """`multiply-adds`, `validation accuracy`, `latency (pixel3)`."""
+    base, _, target = metric.partition("@")
+    name = _ACCURACY.get(base) or (LABEL[base][0] if base in LABEL else base.replace("_", " "))
+    return f"{name} ({target})" if target else name
+
+
+def show(metric: str, value: float | None) -> str:
+    """`2.91 MFLOPs`, `98.3%`, or a dash where the metric was not taken."""
+    if value is None:
+        return "–"
+    return f"{value:.1%}" if metric in _ACCURACY else format_value(metric, value)
+
+
+def provenance(metric: str, taken: Mapping[str, Any] | None) -> str:
+    """How a metric was taken: method, spread and context of a metric of verify.json, or what is known without one."""
+    if taken is None:
+        return _SPLIT.get(metric, "counted by the search")
+    spread = f"interquartile range {show(metric, taken['spread'])}" if taken.get("spread") is not None else ""
+    return ", ".join(str(p) for p in (taken["method"], spread, taken.get("context")) if p)
+
+
+def axis_of(metric: str, networks: Sequence[Network], limits: Sequence[float] = ()) -> Axis:
+    """An axis in a unit that suits the largest of the values and limits, such as `multiply-adds (M)`."""
+    if metric in _ACCURACY:
+        return Axis(metric, f"{name_of(metric)} (%)", 100.0)
+    unit = LABEL.get(metric.partition("@")[0], ("", ""))[1]
+    if unit in ("ms", "mJ"):
+        return Axis(metric, f"{name_of(metric)} ({unit})", 1.0)
+    largest = max([abs(n.metrics[metric]) for n in networks if metric in n.metrics] + list(limits), default=0.0)
+    power = max(0, min(3, int(math.log10(largest) // 3))) if largest > 0 else 0
+    unit = _PREFIX[power] + ("B" if unit == "B" else "")
+    return Axis(metric, f"{name_of(metric)} ({unit})" if unit else name_of(metric), 1000.0**-power)
+
+
+def duration(seconds: float) -> str:
+    """`8.4 s`, `2 min 5 s`, `3 h 12 min`."""
+    if round(seconds, 1) < 60:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds) // 60
+    return f"{minutes} min {round(seconds) % 60} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def answer(contents: Contents) -> str:
+    """The run in one sentence: `2.91 MFLOPs (multiply-adds), 98.3% test: keeps 3MFLOPs`."""
+    metrics = contents.best.metrics
+    costs = [b.metric for b in contents.budgets if b.value is not None]
+    parts = [_cost_phrase(m, _value(contents, m)) for m in [*costs, *(["macs"] if "macs" not in costs else [])]]
+    score = "test_accuracy" if "test_accuracy" in metrics else VAL_ACCURACY
+    if score in metrics:
+        parts.append(f"{show(score, metrics[score])} {'test' if score == 'test_accuracy' else 'validation'}")
+    sentence = ", ".join(p for p in parts if p)
+    verdict = _verdict(contents.budgets)
+    return f"{sentence}: {verdict}" if verdict else sentence
+
+
+def _value(contents: Contents, metric: str) -> float | None:
+    """The value that the verdict is about, where there is one."""
+    return next((b.value for b in contents.budgets if b.metric == metric), contents.best.metrics.get(metric))
+
+
+def _cost_phrase(metric: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    if metric == "macs":
+        return f"{show(metric, value)} (multiply-adds)"
+    return show(metric, value) if metric in ("params", "bitops") else f"{show(metric, value)} {name_of(metric)}"
+
+
+def _verdict(budgets: Sequence[BudgetRow]) -> str:
+    kept, broken = [b.text for b in budgets if b.ok], [b.text for b in budgets if not b.ok]
+    parts = [f"keeps {' and '.join(kept)}"] * bool(kept) + [f"breaks {' and '.join(broken)}"] * bool(broken)
+    return ", ".join(parts)

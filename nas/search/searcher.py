@@ -1,0 +1,62 @@
+"""Searcher: the protocol between a search strategy and the loop that runs it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from nas.architecture import Architecture
+from nas.search.problem import SearchProblem
+from nas.seeding import numpy_rng
+from nas.trial import Trial
+
+
+class Searcher(Protocol):
+    """Proposes architectures and learns from trials; sees values only.
+
+    Randomness comes from (seed, ask number) alone and state from the asks and tells in their order, so that a fresh
+    searcher that is given the same asks and tells goes on like the first one. No architecture is proposed twice.
+    """
+
+    def ask(self, n: int) -> list[Architecture]:
+        """Propose up to `n` architectures; fewer once the space has no other that keeps the budget."""
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        """Learn from trials, in order. They need not stem from `ask`."""
+
+
+class SequentialSearcher(ABC):
+    """Base of searchers that propose one architecture at a time: numbers the asks and remembers what was seen."""
+
+    def __init__(self, problem: SearchProblem) -> None:
+        self.problem = problem
+        self.seen: set[Architecture] = set()
+        self._asked = 0
+
+    def ask(self, n: int) -> list[Architecture]:
+        """See Searcher.ask; `ask(2)` is the same as `ask(1)` twice with no tell between."""
+        proposals: list[Architecture] = []
+        for _ in range(n):
+            arch = self.propose(numpy_rng(self.problem.seed, "ask", self._asked))
+            self._asked += 1
+            if arch is None:
+                break
+            self.seen.add(arch)
+            proposals.append(arch)
+        return proposals
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        """See Searcher.tell."""
+        self.seen.update(t.architecture for t in trials)
+        self.learn(trials)
+
+    @abstractmethod
+    def propose(self, rng: np.random.Generator) -> Architecture | None:
+        """Find an architecture that is not in `seen` and keeps the budget; None if there is no other."""
+
+    @abstractmethod
+    def learn(self, trials: Sequence[Trial]) -> None:
+        """Take in new trials."""

@@ -1,0 +1,47 @@
+"""What a search delivers: the best network and the Pareto front of its trials."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from nas.errors import InfeasibleBudget, NasError
+from nas.search.problem import VAL_ACCURACY, SearchProblem
+from nas.trial import Trial, pareto_front
+
+
+def complete_trials(trials: Sequence[Trial], problem: SearchProblem) -> list[Trial]:
+    """Trials that were evaluated and keep the budget, in order.
+
+    Raises InfeasibleBudget if none keeps the budget, NasError if some do but none was evaluated.
+    """
+    feasible = [t for t in trials if t.state != "infeasible" and problem.excess_of(t.cost) == 0]
+    complete = [t for t in feasible if t.state == "complete"]
+    if complete:
+        return complete
+    if feasible:
+        raise NasError(f"none of {len(feasible)} networks could be evaluated; the last one: {feasible[-1].error}")
+    texts = " and ".join(b.text for b in problem.budgets)
+    raise InfeasibleBudget(f"no network that keeps {texts} was found among {len(trials)}; {problem.advice()}")
+
+
+def best(trials: Sequence[Trial], problem: SearchProblem) -> Trial:
+    """The network with the highest validation accuracy; of equal ones the cheapest, then the earliest.
+
+    Costs are compared in the order of the objectives, then of the budgets. Raises as `complete_trials`.
+    """
+    metrics = (*problem.objectives, *(b.metric for b in problem.budgets), "macs", "params")
+
+    def order(trial: Trial) -> tuple[float, ...]:
+        costs = trial.cost.values()
+        return (-trial.scores[VAL_ACCURACY], *(costs.get(m, math.inf) for m in metrics), trial.number)
+
+    return min(complete_trials(trials, problem), key=order)
+
+
+def front(trials: Sequence[Trial], problem: SearchProblem) -> list[Trial]:
+    """The Pareto front by validation error and objectives, ordered by the last objective. Raises as `complete_trials`."""
+    complete = complete_trials(trials, problem)
+    return [complete[i] for i in pareto_front(np.array([problem.objective_values(t) for t in complete]))]

@@ -1,0 +1,190 @@
+"""The one training loop: supernets, networks alone, fine-tuning. What differs is the objective that is given to it.
+
+Every random number is a function of (seed, epoch) or (seed, step), so a run that is killed and resumed ends with the
+same weights as one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from nas.data.augment import Augmentation, augment, normalize
+from nas.data.dataset import Dataset, epoch_batches
+from nas.errors import InvalidSetting, TrainingDiverged
+from nas.rundir import RunDir
+from nas.torch_seeding import generator
+from nas.weights import from_bytes, to_bytes
+
+# yields one loss after another for (images, targets, step); each is back-propagated before the next is computed
+Objective = Callable[[Tensor, Tensor, int], Iterator[Tensor]]
+# the writing of checkpoints may take up to a tenth of the time
+CHECKPOINT_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. `lr` is the peak of a cosine schedule after a linear warm-up over the fraction `warmup` of the steps."""
+
+    epochs: int
+    batch_size: int
+    optimizer: str = "sgd"
+    lr: float = 0.1
+    weight_decay: float = 1e-4
+    warmup: float = 0.05
+    clip_norm: float = 5.0
+    precision: str = "fp32"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a finished step reports; `loss` is the first of the objective's losses."""
+
+    step: int
+    steps: int
+    epoch: int
+    loss: float
+    lr: float
+
+
+def sgd(parameters: list[dict], config: TrainConfig) -> torch.optim.Optimizer:
+    """Stochastic gradient descent with Nesterov momentum 0.9."""
+    return torch.optim.SGD(parameters, lr=config.lr, momentum=0.9, nesterov=True)
+
+
+def adamw(parameters: list[dict], config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov and Hutter 2019)."""
+    return torch.optim.AdamW(parameters, lr=config.lr)
+
+
+OPTIMIZERS: dict[str, Callable[[list[dict], TrainConfig], torch.optim.Optimizer]] = {"sgd": sgd, "adamw": adamw}
+
+
+def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
+    """Linear warm-up, then cosine to zero."""
+    warmup = max(1, round(config.warmup * steps))
+    if step < warmup:
+        return config.lr * (step + 1) / warmup
+    return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def train(
+    module: nn.Module,
+    objective: Objective,
+    data: Dataset,
+    augmentation: Augmentation,
+    config: TrainConfig,
+    checkpoints: Checkpoints,
+) -> Iterator[Progress]:
+    """Train `module` in place on data.train, from the last checkpoint if there is one; yields after every step.
+
+    Raises TrainingDiverged if a loss or the gradient is not finite; the weights and the checkpoint stay those before it.
+    """
+    device = next(module.parameters()).device
+    optimizer = make_optimizer(module, config)
+    per_epoch = len(epoch_batches(len(data.train), config.batch_size, config.seed, 0))
+    steps = per_epoch * config.epochs
+    step = checkpoints.restore(module, optimizer)
+    module.train()
+    for epoch in range(step // per_epoch, config.epochs):
+        batches = epoch_batches(len(data.train), config.batch_size, config.seed, epoch)[step % per_epoch :]
+        for raw, labels in data.train.batches(batches):
+            lr = learning_rate(config, step, steps)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            images = normalize(raw, data.mean, data.std, device)
+            images, targets = augment(images, labels.to(device), augmentation, generator(config.seed, "augment", step))
+            optimizer.zero_grad(set_to_none=True)
+            loss = _backward(objective(images, targets, step), config.precision, device)
+            norm = nn.utils.clip_grad_norm_(module.parameters(), config.clip_norm)
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                raise TrainingDiverged(_diverged(loss, float(norm), step, lr, checkpoints))
+            optimizer.step()
+            step += 1
+            checkpoints.save(module, optimizer, step, last=step == steps)
+            yield Progress(step, steps, epoch, loss, lr)
+
+
+def make_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Build the optimizer; norms and biases are not decayed. Raises InvalidSetting for an unknown name."""
+    if config.optimizer not in OPTIMIZERS:
+        raise InvalidSetting(f"optimizer {config.optimizer!r} is not known; choose one of {', '.join(OPTIMIZERS)}")
+    parameters = list(module.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return OPTIMIZERS[config.optimizer](groups, config)
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """Context in which convolutions and products run in bf16, if that is the precision."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def _backward(losses: Iterator[Tensor], precision: str, device: torch.device) -> float:
+    """Accumulate the gradients of all losses; returns the first. A loss that is not finite ends it at once."""
+    first = math.nan
+    for i in range(1_000):
+        with autocast(precision, device):
+            loss = next(losses, None)
+        if loss is None:
+            break
+        value = float(loss.detach())
+        first = value if i == 0 else first
+        if not math.isfinite(value):
+            return value
+        loss.backward()
+    return first
+
+
+def _diverged(loss: float, norm: float, step: int, lr: float, checkpoints: Checkpoints) -> str:
+    what = f"loss {loss:g}, gradient norm {norm:g}"
+    kept = f"the checkpoint of step {checkpoints.step} is kept" if checkpoints.run else "no checkpoint was asked for"
+    return f"training diverged at step {step} ({what}, learning rate {lr:.3g}); {kept}. Try a lower --lr, or --precision fp32"
+
+
+class Checkpoints:
+    """Saves weights and optimizer state of one training under one name in a run directory; without one, does nothing.
+
+    Every step is saved as long as that takes at most a tenth of the time; of faster steps, as many as that allows.
+    """
+
+    def __init__(self, run: RunDir | None = None, name: str = "") -> None:
+        self.run, self.name, self.step = run, name, 0
+        self._cost, self._last = 0.0, -math.inf
+
+    def restore(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+        """Load the last checkpoint, if any; returns the number of steps done. Raises CorruptRun."""
+        found = self.run.load_checkpoint(self.name) if self.run else None
+        if found is None:
+            return 0
+        tensors = from_bytes(found[0])
+        module.load_state_dict({n[6:]: t for n, t in tensors.items() if n.startswith("model.")})
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            if name.startswith("optim."):
+                _, index, field = name.split(".", 2)
+                state.setdefault(int(index), {})[field] = tensor
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        self.step = int(found[1]["step"])
+        return self.step
+
+    def save(self, module: nn.Module, optimizer: torch.optim.Optimizer, step: int, last: bool) -> None:
+        """Write a checkpoint if it is the last one, or if enough time has passed for it to be cheap."""
+        start = time.monotonic()
+        if self.run is None or not (last or start - self._last >= self._cost / CHECKPOINT_SHARE):
+            return
+        tensors = {f"model.{n}": t for n, t in module.state_dict().items()}
+        for index, fields in optimizer.state_dict()["state"].items():
+            tensors |= {f"optim.{index}.{n}": t for n, t in fields.items() if isinstance(t, Tensor)}
+        self.run.save_checkpoint(self.name, to_bytes(tensors), {"step": step}, durable=last)
+        self.step, self._last = step, time.monotonic()
+        self._cost = self._last - start

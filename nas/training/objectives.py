@@ -1,0 +1,67 @@
+"""What is minimized: plain functions that make an `Objective` for the training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from nas.architecture import Architecture, SearchSpace
+from nas.seeding import numpy_rng
+from nas.supernet.supernet import Supernet
+from nas.training.loop import Objective
+
+
+def soft_cross_entropy(logits: Tensor, teacher: Tensor) -> Tensor:
+    """Cross-entropy of `logits` against the teacher's probabilities; both (N, classes)."""
+    return F.cross_entropy(logits.float(), teacher.float().softmax(1))
+
+
+def classification(module: nn.Module, smoothing: float = 0.0) -> Objective:
+    """Cross-entropy with label smoothing; targets are classes (N,) or probabilities (N, classes)."""
+
+    def losses(images: Tensor, targets: Tensor, step: int) -> Iterator[Tensor]:
+        yield F.cross_entropy(module(images).float(), targets, label_smoothing=smoothing)
+
+    return losses
+
+
+def distillation(module: nn.Module, teacher: nn.Module, share: float = 0.5, smoothing: float = 0.0) -> Objective:
+    """Mean of label and teacher cross-entropy, weighted by `share`; both see the same view (Beyer et al. 2022)."""
+    teacher.eval()
+
+    def losses(images: Tensor, targets: Tensor, step: int) -> Iterator[Tensor]:
+        with torch.no_grad():
+            soft = teacher(images)
+        logits = module(images)
+        label = F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
+        yield (1 - share) * label + share * soft_cross_entropy(logits, soft)
+
+    return losses
+
+
+def sandwich(supernet: Supernet, seed: int, smoothing: float = 0.0, randoms: int = 2) -> Objective:
+    """Sandwich rule with in-place distillation (Yu and Huang 2019, Yu et al. 2020).
+
+    The largest network learns from the labels; the smallest and `randoms` random ones learn from the largest.
+    """
+    space = supernet.space
+    draw = uniform(space, seed)
+    largest, smallest = space.largest(), space.smallest()
+
+    def losses(images: Tensor, targets: Tensor, step: int) -> Iterator[Tensor]:
+        logits = supernet(images, largest)
+        yield F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
+        soft = logits.detach()
+        for arch in (smallest, *(draw(step, i) for i in range(randoms))):
+            yield soft_cross_entropy(supernet(images, arch), soft)
+
+    return losses
+
+
+def uniform(space: SearchSpace, seed: int) -> Callable[[int, int], Architecture]:
+    """Uniform sampler of subnets, a function of (seed, step, index)."""
+    return lambda step, index: space.sample(numpy_rng(seed, "sandwich", step, index))

@@ -1,0 +1,73 @@
+"""The spaces, and how one is sized to a budget and to the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nas.architecture import SearchSpace
+from nas.budget import Budget
+from nas.cost.counting import count
+from search_spaces import mobilenet, resnet
+from search_spaces.staged import DataShape, Macro
+
+LARGEST_TO_BUDGET = 2.0
+SMALLEST_TO_BUDGET = 0.25
+# below these base widths a macro-architecture is too deep for its budget and a smaller one takes over
+LEAST_WIDTH = 0.6
+MOST_WIDTH = 8.0
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of space: its class, its macro-architectures from large to small, its options, and how one is made."""
+
+    space: type[SearchSpace]
+    macros: tuple[Macro, ...]
+    options: type[Any]
+    make: Callable[[DataShape, Macro, float, Any], SearchSpace]
+
+
+SPACES: dict[str, Family] = {
+    "mobilenet": Family(mobilenet.MobileNetSpace, mobilenet.MACROS, mobilenet.MobileNetOptions, mobilenet.make),
+    "resnet": Family(resnet.ResNetSpace, resnet.MACROS, resnet.ResNetOptions, resnet.make),
+}
+
+
+def sized(family: Family, shape: DataShape, budgets: Sequence[Budget], options: Any) -> SearchSpace:  # noqa: ANN401
+    """Build the space whose largest network costs about twice the tightest budget and whose smallest at most a quarter.
+
+    Budgets that a plan cannot tell (latency, energy) do not size it. The largest macro-architecture that still has
+    reasonable widths wins; the smallest one takes what no other can.
+    """
+    known = [b for b in budgets if not b.relative and b.metric in count_metrics(family, shape, options)]
+    if not known:
+        return family.make(shape, family.macros[0], 1.0, options)
+    for macro in family.macros:
+        width = _widest(lambda w, m=macro: _ratio(family.make(shape, m, w, options), known, largest=True))  # type: ignore[misc]
+        space = family.make(shape, macro, width, options)
+        if width >= LEAST_WIDTH and _ratio(space, known, largest=False) <= SMALLEST_TO_BUDGET:
+            break
+    return space
+
+
+def count_metrics(family: Family, shape: DataShape, options: Any) -> frozenset[str]:  # noqa: ANN401
+    """Names of the metrics that a plan of this family tells."""
+    space = family.make(shape, family.macros[-1], LEAST_WIDTH, options)
+    return frozenset(count(space.plan(space.smallest())).metrics)
+
+
+def _ratio(space: SearchSpace, budgets: Sequence[Budget], largest: bool) -> float:
+    """Cost of the largest or smallest network over its limit, in the tightest budget."""
+    values = count(space.plan(space.largest() if largest else space.smallest())).values()
+    return max(values[b.metric] / b.limit for b in budgets)
+
+
+def _widest(ratio: Callable[[float], float]) -> float:
+    """Widest multiplier whose ratio is at most LARGEST_TO_BUDGET, by bisection over steps of 2.5%."""
+    low, high = -100, 84  # 1.025 ** 84 is MOST_WIDTH
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if ratio(1.025**middle) <= LARGEST_TO_BUDGET else (low, middle - 1)
+    return min(MOST_WIDTH, 1.025**low)

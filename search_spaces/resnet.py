@@ -1,0 +1,96 @@
+"""Space `resnet`: basic or bottleneck residual blocks (He et al. 2016); `widen` is the axis of Wide ResNet (2016).
+
+Per stage: width and depth. Per block: ratio of the inner width, skip gate. Per network: resolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch.nn as nn
+
+from nas.architecture import Option
+from nas.errors import InvalidSetting
+from nas.plan import ConvSpec, Layer, Size
+from nas.supernet.blocks import BasicBlock, BlockSpec, Bottleneck, basic_block_layers, bottleneck_layers, round8
+from search_spaces.staged import DataShape, Macro, StagedSpace, resolutions, strides, width_options
+
+MACROS = (
+    Macro((64, 128, 256, 512), depth=4),
+    Macro((64, 128, 256, 512), depth=3),
+    Macro((32, 64, 128), depth=4),
+    Macro((24, 48, 96), depth=3),
+    Macro((16, 32, 64), depth=2),
+    Macro((16, 32, 64), depth=2, early_stride=True),
+    Macro((16, 32, 64), depth=2, early_stride=True, shrink=2),
+    Macro((16, 32, 64), depth=2, early_stride=True, shrink=4),
+)
+# block type -> module, its layers, default ratios of inner to outer width
+BLOCKS = {
+    "basic": (BasicBlock, basic_block_layers, (0.5, 0.75, 1.0)),
+    "bottleneck": (Bottleneck, bottleneck_layers, (0.25, 0.35, 0.5)),
+}
+
+
+@dataclass(frozen=True)
+class ResNetOptions:
+    """Settings that a user may change with --set; `widen` multiplies widths at the expense of depth."""
+
+    block: str = "basic"
+    widen: float = 1.0
+    ratios: tuple[float, ...] = ()
+    resolutions: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class ResNetSpace(StagedSpace):
+    """Settings: those of StagedSpace, block type, and the ratios of inner to outer width."""
+
+    name: ClassVar[str] = "resnet"
+    version: ClassVar[int] = 1
+
+    block_type: str = "basic"
+    ratios: tuple[float, ...] = (0.5, 0.75, 1.0)
+
+    def decisions(self, stage: int) -> tuple[tuple[str, tuple[Option, ...]], ...]:
+        """The ratio of inner to outer width."""
+        return (("ratio", self.ratios),)
+
+    def block(self, channels: tuple[int, int], stride: int | None, decided: Mapping[str, Any]) -> BlockSpec:
+        """Read the ratio; shortcuts are everywhere, with a projection where the shape changes."""
+        return BlockSpec(*channels, hidden=round8(channels[1] * decided["ratio"], least=8), stride=stride or 1)
+
+    @property
+    def parts(self) -> tuple[Callable[[BlockSpec], nn.Module], Callable[[str, str, Size, BlockSpec], list[Layer]]]:
+        """Basic or bottleneck blocks."""
+        return BLOCKS[self.block_type][:2]
+
+    @property
+    def stem_spec(self) -> ConvSpec:
+        """A 3x3 convolution on small images, 7x7 at stride 2 on large ones."""
+        return ConvSpec(7 if self.stem[1] == 2 and self.resolutions[-1] >= 64 else 3, self.stem[1], act="relu")
+
+
+def make(shape: DataShape, macro: Macro, width: float, options: ResNetOptions) -> ResNetSpace:
+    """Build the space for a data shape with all base widths multiplied by `width`.
+
+    Raises InvalidSetting for an unknown block type.
+    """
+    if options.block not in BLOCKS:
+        raise InvalidSetting(f"block={options.block!r} is not known; choose one of {', '.join(BLOCKS)}")
+    offered = resolutions(shape, macro, options.resolutions)
+    stem_stride, stage_strides = strides(offered[-1], macro)
+    outer = 4 if options.block == "bottleneck" else 1
+    return ResNetSpace(
+        shape.channels,
+        offered,
+        shape.classes,
+        widths=tuple(width_options(w * width * outer) for w in macro.widths),
+        depth=max(2, round(macro.depth / options.widen)),
+        stem=(round8(macro.widths[0] * width), stem_stride),
+        strides=stage_strides,
+        block_type=options.block,
+        ratios=options.ratios or BLOCKS[options.block][2],
+    )
