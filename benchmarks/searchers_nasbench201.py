@@ -149,7 +149,9 @@ def main() -> None:
     table = read_table(space, arguments.data)
     limit = Budget.parse(arguments.budget)
     within = [accuracy for key, accuracy in table.test.items() if limit.check(table.costs[key]) is None]
-    print(f"NAS-Bench-201, CIFAR-10: test accuracy (%) at 200 epochs of the selected cell; best {max(table.test.values()):.2f},")
+    print(
+        f"NAS-Bench-201, CIFAR-10: test accuracy (%) at 200 epochs of the selected cell; best {max(table.test.values()):.2f},"
+    )
     print(f"best within {arguments.budget} (multiply-adds) {max(within):.2f}, {len(within)} of {len(table.test)} cells keep it")
     after = "  ".join(f"{f'after {n}':>14}" for n in EVALUATIONS)
     print(f"{'searcher':22} {'budget':>10} {'objectives':11} {'seeds':>5}  {after}  s/run")

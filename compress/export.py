@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,12 +20,14 @@ from torch import Tensor, nn
 
 from nas import weights
 from nas.errors import CorruptRun, VerificationFailed
+from nas.files import sync_folder
 
 ARCHITECTURE, WEIGHTS = "architecture.json", "model.safetensors"
 INPUT, OUTPUT = "images", "logits"
 DYNAMIC_BATCH = ({0: torch.export.Dim("batch")},)
 ONNX_LIMIT = 2**31 - 1  # bytes of one protocol buffer
 TIE = 1e-3  # images whose two best logits are closer than this, relative to the largest logit, have no stable class
+_ASIDE = ".writing-"
 
 
 @dataclass(frozen=True)
@@ -170,13 +173,17 @@ def write_files(folder: Path, module: nn.Module, architecture: Mapping[str, obje
     Raises VerificationFailed naming the format.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as name:
+    for leftover in folder.glob(f"{_ASIDE}*"):  # of a process that was killed here
+        shutil.rmtree(leftover)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=_ASIDE) as name:
         aside = Path(name)
         (aside / ARCHITECTURE).write_text(json.dumps(architecture, indent=2) + "\n", encoding="utf-8")
         save_weights(module, aside / WEIGHTS)
         for format_name, file_format in FORMATS.items():
             write_format(format_name, module, example, aside / f"model{file_format.suffix}")
-        return [_publish(path, folder / path.name) for path in sorted(aside.iterdir())]
+        written = [_publish(path, folder / path.name) for path in sorted(aside.iterdir())]
+    sync_folder(folder)
+    return written
 
 
 # -- parts

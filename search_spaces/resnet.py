@@ -46,21 +46,22 @@ class ResNetOptions:
 
 @dataclass(frozen=True)
 class ResNetSpace(StagedSpace):
-    """Settings: those of StagedSpace, block type, and the ratios of inner to outer width."""
+    """Settings: those of StagedSpace, block type, and the ratios of inner to outer width by stage."""
 
     name: ClassVar[str] = "resnet"
     version: ClassVar[int] = 1
 
     block_type: str = "basic"
-    ratios: tuple[float, ...] = (0.5, 0.75, 1.0)
+    ratios: tuple[tuple[float, ...], ...] = ((1.0,),)
 
     def decisions(self, stage: int) -> tuple[tuple[str, tuple[Option, ...]], ...]:
         """The ratio of inner to outer width."""
-        return (("ratio", self.ratios),)
+        return (("ratio", self.ratios[stage]),)
 
     def block(self, channels: tuple[int, int], stride: int | None, decided: Mapping[str, Any]) -> BlockSpec:
-        """Read the ratio; shortcuts are everywhere, with a projection where the shape changes."""
-        return BlockSpec(*channels, hidden=round8(channels[1] * decided["ratio"], least=8), stride=stride or 1)
+        """Read the ratio; shortcuts are everywhere, with a projection in the first block of a stage."""
+        hidden = inner_width(channels[1], decided["ratio"])
+        return BlockSpec(*channels, hidden, stride=stride or 1, projects=stride is not None)
 
     @property
     def parts(self) -> tuple[Callable[[BlockSpec], nn.Module], Callable[[str, str, Size, BlockSpec], list[Layer]]]:
@@ -73,6 +74,20 @@ class ResNetSpace(StagedSpace):
         return ConvSpec(7 if self.stem[1] == 2 and self.resolutions[-1] >= 64 else 3, self.stem[1], act="relu")
 
 
+def inner_width(width: int, ratio: float) -> int:
+    """Channels inside a block."""
+    return round8(width * ratio, least=8)
+
+
+def distinct_ratios(ratios: tuple[float, ...], widths: tuple[int, ...]) -> tuple[float, ...]:
+    """The ratios that rounding tells apart at every width, from the largest down: one network has one key."""
+    kept: list[float] = []
+    for ratio in sorted(set(ratios), reverse=True):
+        if all(inner_width(w, ratio) < inner_width(w, kept[-1]) for w in widths for _ in kept[-1:]):
+            kept.append(ratio)
+    return tuple(reversed(kept))
+
+
 def make(shape: DataShape, macro: Macro, width: float, options: ResNetOptions) -> ResNetSpace:
     """Build the space for a data shape with all base widths multiplied by `width`.
 
@@ -83,14 +98,16 @@ def make(shape: DataShape, macro: Macro, width: float, options: ResNetOptions) -
     offered = resolutions(shape, macro, options.resolutions)
     stem_stride, stage_strides = strides(offered[-1], macro)
     outer = 4 if options.block == "bottleneck" else 1
+    widths = tuple(width_options(w * width * outer) for w in macro.widths)
+    ratios = options.ratios or BLOCKS[options.block][2]
     return ResNetSpace(
         shape.channels,
         offered,
         shape.classes,
-        widths=tuple(width_options(w * width * outer) for w in macro.widths),
+        widths=widths,
         depth=max(2, round(macro.depth / options.widen)),
         stem=(round8(macro.widths[0] * width), stem_stride),
         strides=stage_strides,
         block_type=options.block,
-        ratios=options.ratios or BLOCKS[options.block][2],
+        ratios=tuple(distinct_ratios(ratios, w) for w in widths),
     )

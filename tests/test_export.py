@@ -170,6 +170,8 @@ def test_missing_and_torn_weights_are_corrupt(tmp_path):
 
 def test_write_files_writes_every_file_and_nothing_else(tmp_path):
     architecture = {"space": "s", "choices": {"k": 3}}
+    (tmp_path / "best" / ".writing-killed").mkdir(parents=True)
+    (tmp_path / "best" / ".writing-killed" / "model.onnx").write_text("half")
     written = write_files(tmp_path / "best", Net(), architecture, images(1))
     names = ["architecture.json", "model.onnx", "model.pt2", "model.safetensors"]
     assert [p.name for p in written] == sorted(p.name for p in (tmp_path / "best").iterdir()) == names

@@ -139,6 +139,13 @@ def test_unreadable_line_before_the_last_is_an_error_with_its_number(tmp_path, b
         files.read_log(log)
 
 
+def test_only_one_line_can_be_torn(tmp_path):
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(b'{"n": 0}\n{"numb\n{"torn')
+    with pytest.raises(CorruptRun, match="log.jsonl, line 2 is no JSON object"):
+        files.read_log(log)
+
+
 def test_append_killed_anywhere_gives_the_line_or_not(tmp_path, monkeypatch):
     def prepare(folder: Path) -> Path:
         folder.mkdir()

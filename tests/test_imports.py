@@ -7,6 +7,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,7 @@ def imported(source: str, module: str, is_package: bool = False, inside_function
     return found
 
 
+@cache
 def imports_of(path: Path, inside_functions: bool = True) -> set[str]:
     return imported(path.read_text(), module_name(path), path.name == "__init__.py", inside_functions)
 

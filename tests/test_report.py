@@ -6,92 +6,19 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 
-import numpy as np
 import pytest
+from report_run import EVIL, config, finish, start, trials, verify_json
 
-from nas.architecture import Architecture
-from nas.budget import Cost, Metric
 from nas.errors import CorruptRun, InvalidSetting
-from nas.report.card import model_card
 from nas.report.contents import read_contents
 from nas.report.figures import front_figure
 from nas.report.page import report_html
 from nas.report.plots import DPI, PANEL_INCHES
-from nas.report.words import answer, axis_of, duration, name_of, show
+from nas.report.words import answer, show
 from nas.report.write import write_report
 from nas.rundir import RunDir
-from nas.trial import Trial
 
-EVIL = '</script><img src=x onerror="alert(1)"> | `boo`'
 PNG_SIZE = tuple(round(inches * DPI) for inches in PANEL_INCHES)
-
-
-def config(**changes) -> dict:
-    data = {
-        "name": "digits", "fingerprint": "f00d", "classes": 3, "class_names": ["zero", EVIL, "two"], "channels": 1,
-        "resolution": 16, "mean": [0.3], "std": [0.4], "train": 1293, "val": 144,
-    }  # fmt: skip
-    return {
-        "command": "search",
-        "argv": "nas search --budget 3MFLOPs",
-        "options": {"trials": 40, "data": EVIL},
-        "seed": 7,
-        "versions": {"python": "3.11.4", "torch": "2.15.0"},
-        "device": {"type": "cpu", "name": "Abacus 9000"},
-        "budgets": [{"text": "3MFLOPs", "metric": "macs", "limit": 3e6}],
-        "objectives": ["macs"],
-        "space": {"name": "mobilenet", "version": 1, "settings": {}},
-        "data": data,
-        **changes,
-    }
-
-
-def trials(n: int = 40) -> list[Trial]:
-    """Accuracy grows with the logarithm of the cost, and with luck; every fifth network is over the budget."""
-    rng = np.random.default_rng(3)
-    result = []
-    for number in range(n):
-        macs = int(rng.uniform(3.1e6, 5e6) if number % 5 == 4 else rng.uniform(0.4e6, 2.99e6))
-        cost = Cost({"macs": Metric(macs, "multiply-adds", "plan"), "params": Metric(macs // 20 + 3, "parameters", "plan")})
-        choices = {"resolution": 8, "s0.width": 16 + number, "s0.b0.kernel": 3, "s0.b0.act": "relu"}
-        accuracy = float(min(0.995, 0.55 + 0.06 * np.log(macs / 1e5) + rng.normal(0, 0.015) + 0.1))
-        state, scores = ("infeasible", {}) if macs > 3e6 else ("complete", {"val_accuracy": accuracy})
-        result.append(Trial(number, Architecture("mobilenet-1-abc", choices), state, cost, scores, 0.5))
-    return result
-
-
-def row(trial: Trial, **more: float) -> dict:
-    metrics = {**trial.cost.values(), **trial.scores, **more}
-    return {"key": trial.architecture.key, "architecture": trial.architecture.to_json(), "metrics": metrics}
-
-
-def verify_json(best: dict) -> dict:
-    macs = {"value": best["metrics"]["macs"], "unit": "multiply-adds", "method": "fvcore", "spread": None, "context": ""}
-    latency = {"value": 0.41, "unit": "ms", "method": "median", "spread": 0.02, "context": "onnxruntime, 1 thread"}
-    check = {"name": "onnx: same class", "ok": True, "value": 1.0, "expected": 1.0, "detail": "144 images"}
-    return {"ok": True, "checks": [check], "budgets": [], "metrics": {"macs": macs, "latency_ms": latency}}
-
-
-def start(path, **changes) -> RunDir:
-    run = RunDir.create("search", config(**changes), out=path)
-    for trial in trials():
-        run.append_trial(trial.to_json())
-    return run
-
-
-def finish(run: RunDir) -> dict:
-    """Write summary.json and verify.json as a search does; the front is that of read_contents, which is tested apart."""
-    by_key = {t.architecture.key: t for t in trials()}
-    front = [by_key[n.key] for n in read_contents(run).front]
-    best = row(max(front, key=lambda t: t.scores["val_accuracy"]), latency_ms=0.41, size_bytes=260_312, test_accuracy=0.9833)
-    budget = {"text": "3MFLOPs", "metric": "macs", "limit": 3e6, "value": best["metrics"]["macs"], "ok": True}
-    summary = {
-        "command": "search", "seed": 7, "versions": {}, "device": {}, "budget": [budget], "best": best,
-        "front": [row(t) for t in front], "trials": 40, "seconds": 102.4,
-    }  # fmt: skip
-    run.write_json("summary.json", summary)
-    run.write_json("best/verify.json", verify_json(best))
-    return summary
 
 
 @pytest.fixture
@@ -309,77 +236,6 @@ def test_a_run_without_trials_reports_what_its_summary_has(finished, tmp_path):
         run.write_json("summary.json", summary)
         write_report(run)
     assert "Search over time" not in (run.path / "report.html").read_text()
-
-
-# -- words
-
-
-def test_metrics_in_words():
-    assert show("macs", 2.91e6) == "2.91 MFLOPs" and show("val_accuracy", 0.98333) == "98.3%" and show("params", None) == "–"
-    assert name_of("latency_ms@pixel3") == "latency (pixel3)" and name_of("macs") == "multiply-adds"
-    assert [duration(s) for s in (8.44, 59.97, 125.2, 11_520)] == ["8.4 s", "1 min 0 s", "2 min 5 s", "3 h 12 min"]
-
-
-@pytest.mark.parametrize(
-    ("metric", "limit", "label", "factor"),
-    [
-        ("macs", 3e6, "multiply-adds (M)", 1e-6),
-        ("macs", 1.2e9, "multiply-adds (G)", 1e-9),
-        ("params", 900, "parameters", 1),
-        ("size_bytes", 2e6, "stored weights (MB)", 1e-6),
-        ("latency_ms@pixel3", 15, "latency (pixel3) (ms)", 1),
-        ("val_accuracy", 1, "validation accuracy (%)", 100),
-    ],
-)
-def test_axes_have_units(metric, limit, label, factor):
-    axis = axis_of(metric, [], [limit])
-    assert (axis.label, axis.factor) == (label, pytest.approx(factor))
-
-
-def test_the_budgeted_cost_leads_the_answer(finished):
-    run, summary = finished
-    size = {"text": "300kB", "metric": "size_bytes", "limit": 3e5, "value": 260_312, "ok": True}
-    broken = {"text": "0.3ms", "metric": "latency_ms", "limit": 0.3, "value": 0.41, "ok": False}
-    run.write_json("summary.json", {**summary, "budget": [size, broken]})
-    macs = show("macs", summary["best"]["metrics"]["macs"])
-    assert answer(read_contents(run)) == (
-        f"260.3 kB stored weights, 0.41 ms latency, {macs} (multiply-adds), 98.3% test: keeps 300kB, breaks 0.3ms"
-    )
-
-
-# -- the model card
-
-
-def test_card_holds_what_is_known(finished):
-    _, summary = finished
-    card = model_card(summary, config(), verify_json(summary["best"]))
-    head, body = card.removeprefix("---\n").split("\n---\n", 1)
-    assert "license: unknown" in head and "library_name: pytorch" in head and '"value": 0.9833' in head
-    assert "| 3MFLOPs | multiply-adds | 3 MFLOPs |" in body and "| kept |" in body
-    assert "| latency | 0.41 ms | median, interquartile range 0.02 ms, onnxruntime, 1 thread |" in body
-    assert "| s0.b0 | kernel 3, act relu |" in body
-    for fact in ("f00d", "seed: 7", "nas search --budget 3MFLOPs", "float32 (N, 1, 8, 8)", "mean [0.3]", "torch 2.15.0"):
-        assert fact in body
-
-
-def test_card_leaves_out_what_is_not_known(finished):
-    _, summary = finished
-    del summary["best"]["metrics"]["test_accuracy"], summary["best"]["metrics"]["latency_ms"]
-    card = model_card({"best": summary["best"]}, {}, {})
-    assert "test accuracy" not in card and "latency" not in card and "None" not in card
-    assert "## Budget" not in card and "model-index" not in card
-
-
-def test_card_escapes_text_from_outside(finished):
-    _, summary = finished
-    evil = config(
-        argv=f"{EVIL}\n```\n# x", space={"name": EVIL, "version": 1}, data={**config()["data"], "name": f"{EVIL}\n---"}
-    )
-    card = model_card(summary, evil, {})
-    outside_code = "".join(card.split("---\n", 2)[2].split("```")[::2])
-    assert "<img" not in outside_code
-    assert all(line.count(" | ") == line.count("|") - 2 for line in card.splitlines() if line.startswith("| s0"))
-    assert card.count("\n---\n") == 1
 
 
 # -- imports

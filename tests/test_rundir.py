@@ -14,6 +14,7 @@ from threading import Barrier
 import pytest
 from killing import kill_everywhere
 
+from nas import files
 from nas.errors import CorruptRun, InvalidSetting, RunLocked
 from nas.rundir import RunDir, latest
 
@@ -102,6 +103,20 @@ def test_out_that_holds_something_is_refused_and_left_alone(tmp_path):
     with pytest.raises(InvalidSetting, match="cannot be written .*choose another --out"):
         RunDir.create("search", CONFIG, base=tmp_path / "notes.txt")
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_run_that_came_and_went_before_the_lock_was_taken_is_left_alone(tmp_path, monkeypatch):
+    def lock_late(folder: Path):
+        (folder / "config.json").write_text('{"seed": 7}')
+        return lock_folder(folder)
+
+    lock_folder = files.lock_folder
+    monkeypatch.setattr(files, "lock_folder", lock_late)
+    with pytest.raises(InvalidSetting, match="holds files"):
+        RunDir.create("search", CONFIG, out=tmp_path / "run")
+    monkeypatch.undo()
+    with RunDir.open(tmp_path / "run") as run:  # and the refused one has not kept the lock
+        assert run.config == {"seed": 7}
 
 
 def test_config_that_is_not_json_leaves_no_directory(tmp_path):
@@ -249,6 +264,16 @@ def test_unreadable_line_before_the_last_stops_readers_and_writers(run):
 
 
 # -- whole files
+
+
+def test_opening_removes_what_a_killed_process_wrote_aside(run):
+    run.write_text("best/model.onnx", "whole")
+    run.close()
+    (run.path / "best/.model.onnx.123.tmp").write_text("ha")
+    RunDir.read(run.path)
+    assert (run.path / "best/.model.onnx.123.tmp").exists()
+    RunDir.open(run.path).close()
+    assert [p.name for p in (run.path / "best").iterdir()] == ["model.onnx"]
 
 
 def test_files_come_back(run):

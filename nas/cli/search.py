@@ -39,7 +39,7 @@ def search(  # noqa: PLR0913 - the options of a command are its parameters
     json: opt.Json = False,
     config: opt.Config = None,
 ) -> None:
-    r"""Search the best network that keeps a budget.
+    """Search the best network that keeps a budget.
 
     Trains one supernet on your data, searches it, extracts the best network that keeps every --budget, verifies the
     files that it hands over (best/model.onnx, .pt2, .safetensors) and writes a report.

@@ -17,7 +17,7 @@ def spaces(
     shape: Annotated[str, typer.Option(help="Channels x resolution x classes of the data.")] = "3x32x10",
     json: opt.Json = False,
 ) -> None:
-    r"""List the spaces with their number of networks and their cost range, sized to a budget.
+    """List the spaces with their number of networks and their cost range, sized to a budget.
 
     \b
     Examples:

@@ -35,7 +35,7 @@ def train(  # noqa: PLR0913 - the options of a command are its parameters
     json: opt.Json = False,
     config: opt.Config = None,
 ) -> None:
-    r"""Train a supernet whose space is sized to a budget; search it later, as often as you like.
+    """Train a supernet whose space is sized to a budget; search it later, as often as you like.
 
     \b
     Examples:

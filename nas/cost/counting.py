@@ -2,7 +2,7 @@
 
 The counting rule, which nas/cost/recount.py follows with fvcore: a multiply-add is one operation, and convolutions, linear
 layers, matrix products and attention have them. Batch norm counts nothing, for it folds into the convolution before it.
-Biases, pooling, activations, sums, products by element, other norms, concatenation, padding and resizing count nothing, as is
+Biases, pooling, activations, elementwise arithmetic, other norms, concatenation, padding and resizing count nothing, as is
 usual in the mobile literature. An operation that is not in MACS is unknown, and unknown is not zero: `Cost.uncounted` names it.
 """
 
@@ -43,6 +43,7 @@ MACS: dict[str, Callable[[Layer], int]] = {
     "attention": attention_macs,
     "add": no_macs,
     "mul": no_macs,
+    "elementwise": no_macs,
     "pool": no_macs,
     "avgpool": no_macs,
     "maxpool": no_macs,

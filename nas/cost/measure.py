@@ -34,7 +34,7 @@ class MeasureSettings:
     """
 
     rounds: int = 20
-    extra_rounds: int = 20
+    extra_rounds: int = 10
     sample_ms: float = 1.0
     most_calls: int = 10_000
     steady_samples: int = 5
@@ -149,9 +149,9 @@ def _trusted(rounds: Iterator[_Round], settings: MeasureSettings) -> tuple[list[
         fastest = min(t for r in seen for t in r.references)
         quiet = [r for r in seen if max(r.references) <= (1 + settings.busy_above) * fastest]
         if len(quiet) == settings.rounds:
-            return quiet, f"quiet machine, {len(seen) - len(quiet)} busy rounds repeated, {_load()}"
+            return quiet, f"machine quiet in {len(quiet)} of {len(seen)} rounds, {_load()}"
     calmest = sorted(seen, key=lambda r: max(r.references))[: settings.rounds]
-    return calmest, f"busy machine, {len(seen) - len(quiet)} of {len(seen)} rounds disturbed, {_load()}"
+    return calmest, f"busy machine, quiet in {len(quiet)} of {len(seen)} rounds, {_load()}"
 
 
 def _load() -> str:

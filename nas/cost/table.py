@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from nas.architecture import Option, SearchSpace
@@ -54,6 +56,7 @@ class _BlockTable:
     def __init__(self, block: PlanBlock, columns: list[int], options: list[tuple[Option | None, ...]]) -> None:
         self._block, self._columns, self._options = block, columns, options
         self._radices = tuple(len(o) for o in options)
+        assert prod(self._radices) < 2**63, f"block {block.name} depends on more decisions than a code holds"
         last = np.iinfo(np.int64).max  # a code that no architecture has, so that every search ends inside the array
         self._codes = np.array([last])
         self._costs = np.zeros((1, len(COLUMNS)), dtype=np.int64)

@@ -62,10 +62,18 @@ class _Shapes(fx.Interpreter):
     def run_node(self, n: fx.Node) -> object:
         """Run one node."""
         result = super().run_node(n)
-        first = next(iter(result), None) if isinstance(result, tuple | list) else result
-        if isinstance(first, Tensor):
+        first = _first_tensor(result)
+        if first is not None:
             self.shapes[n] = tuple(first.shape)
         return result
+
+
+def _first_tensor(value: object) -> Tensor | None:
+    """The first tensor in nested tuples, lists and dicts."""
+    if isinstance(value, Tensor):
+        return value
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else ()
+    return next((found for found in map(_first_tensor, parts) if found is not None), None)
 
 
 def _idle_parameter(name: str, shape: Shape) -> Layer:

@@ -276,6 +276,7 @@ MODULES: dict[type[nn.Module], Handler] = {
 FUNCTIONS: dict[str, Handler] = {
     **dict.fromkeys(("add", "iadd", "add_", "sub", "isub"), _elementwise("add")),
     **dict.fromkeys(("mul", "imul", "mul_", "div", "truediv"), _elementwise("mul")),
+    **dict.fromkeys(("neg", "abs", "pow", "exp", "sqrt", "rsqrt", "clamp", "rsub"), _elementwise("elementwise")),
     **dict.fromkeys(("cat", "concat", "concatenate", "stack"), _plain("concat")),
     **dict.fromkeys(("mean", "avg_pool2d", "adaptive_avg_pool2d"), _pool("avgpool")),
     **dict.fromkeys(("max_pool2d", "adaptive_max_pool2d"), _pool("maxpool")),

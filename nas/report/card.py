@@ -9,7 +9,7 @@ from typing import Any
 
 from nas.report.contents import Network, metric_names
 from nas.report.contents import network as network_of
-from nas.report.words import name_of, provenance, show
+from nas.report.words import name_of, plain, provenance, show
 
 Json = Mapping[str, Any]
 _TAGS = ("image-classification", "neural-architecture-search", "netcarver", "onnx", "pytorch")
@@ -114,7 +114,7 @@ def _input(best: Network, data: Json) -> str:
     lines = []
     shape = _shape(best, data)
     if shape:
-        lines.append(f"- `images`: float32 (N, {shape}), any N; images of another size are resized, bilinear and antialiased")
+        lines.append(f"- `images`: float32 (N, {shape}), any N; resize other images before (bilinear, antialiased)")
     if {"mean", "std"} <= set(data):
         lines.append(
             f"- values: 0..1, then minus the mean {json.dumps(list(data['mean']))}, "
@@ -143,8 +143,10 @@ def _architecture(choices: Mapping[str, object]) -> str:
 
 
 def _checks(verify: Json) -> str:
-    rows = [[c["name"], "passed" if c["ok"] else "**failed**", c["detail"]] for c in verify.get("checks", ())]
-    return _table(("check", "verdict", "detail"), rows)
+    rows = [
+        [c["name"], plain(c["value"]), "passed" if c["ok"] else "**failed**", c["detail"]] for c in verify.get("checks", ())
+    ]
+    return _table(("check", "value", "verdict", "detail"), rows)
 
 
 def _made(summary: Json, config: Json) -> str:

@@ -6,6 +6,7 @@ A trace's `meta` is the name of its colour; nas/report/template.py paints it for
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Sequence
 from itertools import accumulate
 
@@ -27,6 +28,7 @@ def front_figure(contents: Contents, metric: str) -> str:
     limits = [b for b in contents.budgets if b.metric == metric]
     x = axis_of(metric, [*tried, *contents.front, contents.best], [b.limit for b in limits])
     y = axis_of(VAL_ACCURACY, [])
+    # steps, because nothing is known between two networks; with more objectives the front is a surface and has no line
     mode = "lines+markers" if len(contents.objectives) == 1 else "markers"
     figure = go.Figure(
         [
@@ -35,12 +37,11 @@ def front_figure(contents: Contents, metric: str) -> str:
             _points((x, y), [contents.best], ["best network"], ("best", "best", "markers")),
         ]
     )
+    figure.update_xaxes(range=_range([v for trace in figure.data for v in trace.x] + [x.factor * b.limit for b in limits]))
     for budget in limits:
         text = f"budget {html.escape(budget.text)}"
-        figure.add_vline(
-            x.factor * budget.limit, line_dash="dash", line_width=1.5,
-            annotation={"text": text, "textangle": -90, "xanchor": "right", "yanchor": "top", "y": 1, "yref": "paper"},
-        )  # fmt: skip
+        place = {"textangle": -90, "xanchor": "right", "xshift": -3, "yanchor": "top", "y": 1, "yref": "paper"}
+        figure.add_vline(x.factor * budget.limit, line_dash="dash", line_width=1.5, annotation={"text": text, **place})
     return _finish(figure, x.label, y.label)
 
 
@@ -67,7 +68,16 @@ def _points(
     x, y = (scale.of(networks) for scale in scales)
     name, colour, mode = style
     text = [_hover(network, note) for network, note in zip(networks, notes, strict=True)]
-    return go.Scatter(x=x, y=y, text=text, name=name, meta=colour, mode=mode, hovertemplate="%{text}<extra></extra>")
+    return go.Scatter(
+        x=x, y=y, text=text, name=name, meta=colour, mode=mode, line={"shape": "hv"}, hovertemplate="%{text}<extra></extra>"
+    )
+
+
+def _range(values: Sequence[float]) -> tuple[float, float]:
+    """From the least to the largest value with some room, also around the budget, which plotly does not give it."""
+    known = [v for v in values if math.isfinite(v)]
+    room = 0.05 * (max(known) - min(known)) or 0.05 * abs(max(known)) or 1.0
+    return (min(known) - room, max(known) + room)
 
 
 def _hover(network: Network, note: str) -> str:

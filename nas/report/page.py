@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from nas.report.contents import Contents, Network, metric_names
+from nas.report.contents import METRICS, Contents, Network, metric_names
 from nas.report.figures import front_figure, library, progress_figure
 from nas.report.template import SCRIPT, STYLE
-from nas.report.words import answer, duration, name_of, provenance, show
+from nas.report.words import answer, duration, name_of, plain, provenance, show
 
 # the browser itself then refuses whatever is not in the file
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -66,13 +66,14 @@ def _best(contents: Contents) -> str:
         for m in metric_names([contents.best])
     ]
     title = "Best network" if contents.finished else "Best network so far"
-    choices = f"<p><code>{escape(contents.best.key)}</code> {_choices(contents.best)}</p>"
+    choices = f"<div><code>{escape(contents.best.key)}</code></div>{_choices(contents.best)}"
     return _section(title, choices + _table(["metric", "#value", "how it was taken"], rows))
 
 
 def _front(contents: Contents) -> str:
     figures = "".join(_figure(f"front-{i}", front_figure(contents, m)) for i, m in enumerate(contents.objectives))
-    names = metric_names(contents.front)
+    shown = {*METRICS, *(b.metric for b in contents.budgets)}  # all metrics are in front.csv
+    names = [m for m in metric_names(contents.front) if m in shown]
     rows = [
         [f"<code>{escape(n.key)}</code>", *(escape(show(m, n.metrics.get(m))) for m in names), _choices(n)]
         for n in contents.front
@@ -99,8 +100,8 @@ def _checks(verify: Mapping[str, Any]) -> str:
     rows = [
         [
             escape(str(c["name"])),
-            _number(c["value"]),
-            _number(c["expected"]),
+            plain(c["value"]),
+            plain(c["expected"]),
             _verdict(c["ok"], ("passed", "failed")),
             escape(str(c["detail"])),
         ]
@@ -168,10 +169,6 @@ def _verdict(ok: bool, words: tuple[str, str] = ("kept", "broken")) -> Cell:
 def _choices(network: Network) -> Cell:
     listed = ", ".join(f"{name}={value}" for name, value in network.choices.items())
     return f"<details><summary>{len(network.choices)} choices</summary><code>{escape(listed)}</code></details>"
-
-
-def _number(value: float | None) -> Cell:
-    return "–" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _sizes(data: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from nas.report.words import Axis, axis_of, show
 
 PANEL_INCHES, DPI = (7.2, 4.8), 150
 # the palette of Okabe and Ito (2008), which all kinds of colour vision tell apart
-TRIALS, FRONT, BEST, BUDGET = "#9a9a9a", "#0072b2", "#d55e00", "#4d4d4d"
+TRIALS, FRONT, BEST, BUDGET = "#808080", "#0072b2", "#d55e00", "#4d4d4d"
 
 
 def front_png(contents: Contents) -> bytes:
@@ -37,10 +37,18 @@ def _draw(axes: Axes, contents: Contents, metric: str) -> None:
     x = axis_of(metric, [*tried, *contents.front, contents.best], [b.limit for b in limits])
     y = axis_of(VAL_ACCURACY, [])
     _dots(axes, (x, y), tried)
-    # with more objectives a front is a surface, and a line through its projection would tell nothing
+    # steps, because nothing is known between two networks; with more objectives the front is a surface and has no line
     line = "-" if len(contents.objectives) == 1 else ""
     axes.plot(
-        x.of(contents.front), y.of(contents.front), "o", ls=line, c=FRONT, ms=5, lw=1.6, label=f"front ({len(contents.front)})"
+        x.of(contents.front),
+        y.of(contents.front),
+        marker="o",
+        ls=line,
+        drawstyle="steps-post",
+        c=FRONT,
+        ms=5,
+        lw=1.6,
+        label=f"front ({len(contents.front)})",
     )
     for budget in limits:
         _budget_line(axes, x.factor * budget.limit, f"budget {budget.text}")
@@ -51,13 +59,13 @@ def _draw(axes: Axes, contents: Contents, metric: str) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.07, y=0.08)
-    axes.legend(loc="lower right", framealpha=0.9, edgecolor="none")
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, frameon=False, fontsize=9, columnspacing=1.4)
 
 
 def _dots(axes: Axes, scales: tuple[Axis, Axis], networks: Sequence[Network]) -> None:
     if networks:
         x, y = (scale.of(networks) for scale in scales)
-        axes.scatter(x, y, s=16, c=TRIALS, alpha=0.45, lw=0, label=f"evaluated networks ({len(networks)})")
+        axes.scatter(x, y, s=16, c=TRIALS, alpha=0.5, lw=0, label=f"evaluated networks ({len(networks)})")
 
 
 def _budget_line(axes: Axes, limit: float, label: str) -> None:

@@ -4,12 +4,12 @@ STYLE = """
 :root {
   color-scheme: light dark;
   --page: #ffffff; --text: #1c1e21; --quiet: #5f6670; --rule: #dfe3e8; --panel: #f5f7f9;
-  --trials: #9a9a9a; --front: #0072b2; --best: #d55e00; --budget: #4d4d4d; --good: #00704f; --bad: #b3261e;
+  --trials: #808080; --front: #0072b2; --best: #d55e00; --budget: #4d4d4d; --good: #00704f; --bad: #b3261e;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --page: #14171a; --text: #e6e8ea; --quiet: #a0a8b1; --rule: #333a42; --panel: #1d2126;
-    --trials: #7d858e; --front: #56b4e9; --best: #f0883e; --budget: #c0c6cc; --good: #4cc9a0; --bad: #ff8a80;
+    --trials: #9aa3ad; --front: #56b4e9; --best: #f0883e; --budget: #c0c6cc; --good: #4cc9a0; --bad: #ff8a80;
   }
 }
 * { box-sizing: border-box; }
@@ -26,12 +26,16 @@ h2 { margin: 2.4rem 0 .6rem; font-size: 1.15rem; }
 .notice { margin: 1rem 0; padding: .7rem 1rem; border-left: 4px solid var(--bad); background: var(--panel); }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .38rem .8rem .38rem 0; border-bottom: 1px solid var(--rule); text-align: left; vertical-align: top; }
+th, td { padding: .38rem 1.4rem .38rem 0; border-bottom: 1px solid var(--rule); text-align: left; vertical-align: top; }
 th { color: var(--quiet); font-weight: 600; }
-td.number, th.number { text-align: right; white-space: nowrap; }
+td.number, th.number { text-align: right; }
+td.number { white-space: nowrap; }
+td:first-child { min-width: 6.5rem; }
 tr.best td:first-child::after { content: " ★"; color: var(--best); }
 code { font: .88em ui-monospace, SFMono-Regular, Menlo, "DejaVu Sans Mono", monospace; overflow-wrap: anywhere; }
-td.wide { min-width: 9rem; }
+td:first-child code, tr.best td:first-child, .good, .bad, summary { white-space: nowrap; }
+details { margin-bottom: .5rem; }
+td details { margin: 0; }
 details summary { cursor: pointer; color: var(--quiet); }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .3rem 1.2rem; margin: 0; }
 dt { color: var(--quiet); }
@@ -59,7 +63,7 @@ function paint() {
     const data = figure.data.map(trace => ({...trace,
       line: {...trace.line, color: colour(trace.meta), width: 2},
       marker: {color: colour(trace.meta), size: {best: 15, front: 8}[trace.meta] || 6,
-               symbol: trace.meta === 'best' ? 'star' : 'circle', opacity: trace.meta === 'trials' ? 0.5 : 1,
+               symbol: trace.meta === 'best' ? 'star' : 'circle', opacity: trace.meta === 'trials' ? 0.65 : 1,
                line: {color: colour('page'), width: trace.meta === 'trials' ? 0 : 1}}}));
     const layout = {...figure.layout,
       paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)',
@@ -68,8 +72,7 @@ function paint() {
       xaxis: {...figure.layout.xaxis, ...axis}, yaxis: {...figure.layout.yaxis, ...axis},
       shapes: (figure.layout.shapes || []).map(s => ({...s, line: {...s.line, color: colour('budget')}})),
       annotations: (figure.layout.annotations || []).map(a => ({...a, font: {color: colour('budget')}}))};
-    Plotly.react(id, data, layout, {responsive: true, displaylogo: false,
-      modeBarButtonsToRemove: ['select2d', 'lasso2d', 'autoScale2d']});
+    Plotly.react(id, data, layout, {responsive: true, displayModeBar: false});
   }
 }
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', paint);

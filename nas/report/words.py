@@ -42,10 +42,15 @@ def show(metric: str, value: float | None) -> str:
     return f"{value:.1%}" if metric in _ACCURACY else format_value(metric, value)
 
 
+def plain(value: float | None) -> str:
+    """A number without a unit: integers in full, others to six digits."""
+    return "–" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
 def provenance(metric: str, taken: Mapping[str, Any] | None) -> str:
     """How a metric was taken: method, spread and context of a metric of verify.json, or what is known without one."""
     if taken is None:
-        return _SPLIT.get(metric, "counted by the search")
+        return _SPLIT.get(metric, "counted from the plan")
     spread = f"interquartile range {show(metric, taken['spread'])}" if taken.get("spread") is not None else ""
     return ", ".join(str(p) for p in (taken["method"], spread, taken.get("context")) if p)
 

@@ -23,8 +23,9 @@ def draw_feasible(problem: SearchProblem, rng: np.random.Generator) -> Architect
 
     Distribution: every active decision uniformly, redrawn while over the budget, as the early-exit population initialization
     of EEEA-Net (Termritthikun et al. 2021), but UNIFORM_DRAWS times at most. Then the last draw walks down: a random
-    decision steps back by one option until the network is below a target. The target lies sqrt(u) of the way, u uniform in
-    0..1, from the cost of the smallest network to the limit: three quarters of the walks aim at the upper half of the range.
+    decision steps back by one option, again and again. The walk gives its last network within the budget that is above a
+    target, or its first below. The target lies sqrt(u) of the way, u uniform in 0..1, from the cost of the smallest network
+    to the limit: three quarters of the walks aim at the upper half of the range.
 
     Raises InfeasibleBudget if the smallest network breaks the budget.
     """
@@ -73,11 +74,15 @@ def _walk_down(problem: SearchProblem, arch: Architecture, rng: np.random.Genera
     targets = tuple(_between(problem, budget, share) for budget in problem.budgets)
     # every step lowers the sum of the option indices (newly active decisions take their first option),
     # so that the walk ends in the smallest network at the latest
+    kept = None
     for _ in range(sum(len(c.options) for c in problem.space.choices)):
-        if excess(targets, problem.cost(arch)) == 0:
-            return arch
+        cost = problem.cost(arch)
+        if excess(targets, cost) == 0:
+            return arch if kept is None else kept
+        if problem.excess_of(cost) == 0:
+            kept = arch
         arch = _step_down(problem.space, arch, rng)
-    return problem.space.smallest()
+    return problem.space.smallest() if kept is None else kept
 
 
 def _between(problem: SearchProblem, budget: Budget, share: float) -> Budget:

@@ -66,11 +66,11 @@ class EvolutionSearcher(SequentialSearcher):
     def __init__(self, problem: SearchProblem, settings: EvolutionSettings | None = None) -> None:
         super().__init__(problem)
         self.settings = settings or EvolutionSettings()
-        self._population = Population()
+        self.population = Population()
 
     def propose(self, rng: np.random.Generator) -> Architecture | None:
         """Draw the first networks; then breed children, and draw where none is new and within the budget."""
-        if self._population.members and len(self.seen) >= self.settings.population_size:
+        if self.population.members and len(self.seen) >= self.settings.population_size:
             for _ in range(self.settings.attempts):
                 child = self._breed(rng)
                 if child not in self.seen and self.problem.excess(child) == 0:
@@ -80,12 +80,12 @@ class EvolutionSearcher(SequentialSearcher):
     def learn(self, trials: Sequence[Trial]) -> None:
         """Let the best of the population and the new trials survive; failed trials do not take part."""
         new = [_individual(self.problem, t) for t in trials if t.state != "failed"]
-        self._population = survivors([*self._population.members, *new], self.settings.population_size)
+        self.population = survivors([*self.population.members, *new], self.settings.population_size)
 
     def _breed(self, rng: np.random.Generator) -> Architecture:
-        space, child = self.problem.space, self._population.tournament(rng)
+        space, child = self.problem.space, self.population.tournament(rng)
         if rng.random() < self.settings.crossover_rate:
-            child = space.crossover(child, self._population.tournament(rng), rng)
+            child = space.crossover(child, self.population.tournament(rng), rng)
         return space.mutate(child, rng, self.settings.mutation_rate)
 
 

@@ -49,8 +49,8 @@ class OptunaSearcher(SequentialSearcher):
     """Asks an Optuna study for the active decisions of one network after the other (define by run).
 
     The first `startup` networks are drawn within the budget (drawing.py) where Optuna would draw from the whole space.
-    A proposal over the budget is told to Optuna as a violated constraint, one that was seen as failed (which samplers pass
-    over), and Optuna is asked again, at most ATTEMPTS times; then a network is drawn and enqueued.
+    A proposal over the budget is told to Optuna as a violated constraint, one that was evaluated with its known values, and
+    Optuna is asked again, at most ATTEMPTS times; then a network is drawn and enqueued.
 
     `study_path` gets an Optuna journal with the told trials, in order, under the study name STUDY_NAME. It is derived from
     the trials and starts empty with every searcher, so that a replay writes it again.
@@ -60,6 +60,7 @@ class OptunaSearcher(SequentialSearcher):
         super().__init__(problem)
         self._make_sampler, self._startup = make_sampler, startup
         self._pending: dict[Architecture, optuna.Trial] = {}
+        self._values: dict[Architecture, list[float]] = {}
         self._study = _new_study(problem, None)
         self._journal = _new_study(problem, study_path) if study_path else None
 
@@ -87,8 +88,8 @@ class OptunaSearcher(SequentialSearcher):
             elif trial.state == "infeasible":
                 self._tell_infeasible(asked, trial.architecture)
             else:
-                self._constrain(asked, self.problem.excess_of(trial.cost))
-                self._study.tell(asked, self.problem.objective_values(trial).tolist())
+                self._values[trial.architecture] = self.problem.objective_values(trial).tolist()
+                self._tell_values(asked, trial.architecture)
             if self._journal is not None:
                 self._journal.add_trial(self._study.get_trials(deepcopy=False)[asked.number])
 
@@ -100,22 +101,28 @@ class OptunaSearcher(SequentialSearcher):
         return self.problem.space.architecture(values)
 
     def _refused(self, trial: optuna.Trial, arch: Architecture) -> bool:
-        if arch in self.seen:
-            self._study.tell(trial, state=TrialState.FAIL)
-        elif self.problem.excess(arch) > 0:
+        """Tell Optuna what is known of a proposal that cannot be used."""
+        if self.problem.excess(arch) > 0:
             self._tell_infeasible(trial, arch)
+        elif arch in self._values:
+            self._tell_values(trial, arch)
+        elif arch in self.seen:  # not told yet, or it could not be evaluated; samplers pass over failed trials
+            self._study.tell(trial, state=TrialState.FAIL)
         else:
             return False
         return True
 
-    def _tell_infeasible(self, trial: optuna.Trial, arch: Architecture) -> None:
-        cost = self.problem.cost(arch)
-        self._constrain(trial, self.problem.excess_of(cost))
-        self._study.tell(trial, [WORST_ERROR, *self.problem.cost_values(cost)])
+    def _tell_values(self, trial: optuna.Trial, arch: Architecture) -> None:
+        self._constrain(trial, arch)
+        self._study.tell(trial, self._values[arch])
 
-    def _constrain(self, trial: optuna.Trial, excess: float) -> None:
+    def _tell_infeasible(self, trial: optuna.Trial, arch: Architecture) -> None:
+        self._constrain(trial, arch)
+        self._study.tell(trial, [WORST_ERROR, *self.problem.cost_values(self.problem.cost(arch))])
+
+    def _constrain(self, trial: optuna.Trial, arch: Architecture) -> None:
         if self.problem.budgets:
-            trial.set_constraint(CONSTRAINT, excess)
+            trial.set_constraint(CONSTRAINT, self.problem.excess(arch))
 
     def _enqueue(self, arch: Architecture) -> optuna.Trial:
         self._study.enqueue_trial(dict(arch.choices))

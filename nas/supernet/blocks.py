@@ -43,7 +43,10 @@ class ConvNormAct(nn.Module):
 
 @dataclass(frozen=True)
 class BlockSpec:
-    """One residual block. `hidden` is the inner width; `residual` adds the input to the output."""
+    """One residual block. `hidden` is the inner width; `residual` adds the input to the output, `projects` projects it first.
+
+    The first block of a stage projects at any width, so that a subnet has no weights that the largest network lacks.
+    """
 
     in_channels: int
     out_channels: int
@@ -52,11 +55,7 @@ class BlockSpec:
     stride: int = 1
     squeeze_excite: bool = False
     residual: bool = True
-
-    @property
-    def projects(self) -> bool:
-        """Whether the shortcut of a ResNet block needs a 1x1 convolution."""
-        return self.stride != 1 or self.in_channels != self.out_channels
+    projects: bool = False
 
 
 class SqueezeExcite(nn.Module):

@@ -1,0 +1,142 @@
+from dataclasses import dataclass, field
+
+import pytest
+
+from nas.cost.measure import MeasureSettings, measure, reference_kernel
+from nas.errors import InvalidSetting
+
+US = 1_000
+
+
+@dataclass
+class Machine:
+    """A clock that only kernels move, and a record of who ran."""
+
+    now: int = 0
+    runs: list[str] = field(default_factory=list)
+
+    def clock(self) -> int:
+        return self.now
+
+    def kernel(self, name, microseconds):
+        """A kernel whose n-th call lasts `microseconds`, or `microseconds(n)`."""
+        calls = 0
+
+        def run():
+            nonlocal calls
+            self.runs.append(name)
+            self.now += round(US * (microseconds(calls) if callable(microseconds) else microseconds))
+            calls += 1
+
+        return run
+
+    def measure(self, candidates, settings, reference=1000):
+        kernels = {name: self.kernel(name, time) for name, time in candidates.items()}
+        return measure(kernels, settings, self.clock, self.kernel("reference", reference))
+
+
+def test_constant_kernels_are_measured_exactly():
+    found = Machine().measure({"slow": 3000, "fast": 20}, MeasureSettings(rounds=7))
+    assert (found["slow"].value, found["slow"].spread) == (3.0, 0.0)
+    assert (found["fast"].value, found["fast"].spread) == (0.02, 0.0)
+    assert (found["slow"].unit, found["slow"].method) == ("ms", "measured")
+    assert "7 interleaved rounds of 1 calls" in found["slow"].context
+    assert "7 interleaved rounds of 50 calls" in found["fast"].context
+    assert "machine quiet in 7 of 7 rounds" in found["fast"].context
+
+
+def test_median_and_interquartile_range():
+    settings = MeasureSettings(rounds=5, most_warmups=1, steady_samples=1)
+    # three calls to calibrate, one to warm up, then the five that count
+    times = [9000, 9000, 9000, 9000, 1000, 5000, 3000, 2000, 4000]
+    metric = Machine().measure({"a": lambda n: times[n]}, settings)["a"]
+    assert (metric.value, metric.spread) == (3.0, 2.0)
+
+
+def test_candidates_take_turns_in_alternating_order():
+    machine = Machine()
+    machine.measure({"a": 2000, "b": 5000}, MeasureSettings(rounds=4))
+    turns = ["reference", "a", "b", "reference", "b", "a"] * 2 + ["reference"]
+    assert machine.runs[-len(turns) :] == turns
+
+
+def test_slow_first_calls_do_not_spoil_the_number_of_calls():
+    found = Machine().measure({"a": lambda n: 10 if n else 50_000}, MeasureSettings(rounds=3))
+    assert "rounds of 100 calls" in found["a"].context and found["a"].value == 0.01
+
+
+def test_kernels_too_fast_for_the_clock_stop_at_the_most_calls():
+    machine = Machine()
+    found = machine.measure({"a": 0}, MeasureSettings(rounds=1, most_calls=100, most_warmups=5))
+    assert found["a"].value == 0.0 and "rounds of 100 calls" in found["a"].context
+
+
+def test_warm_up_lasts_until_steady():
+    machine = Machine()
+    slow_start = Machine().measure({"a": lambda n: 2000 + 20_000 / (1 + n)}, MeasureSettings(rounds=3, most_warmups=200))["a"]
+    assert slow_start.value < 3.0 and "not steady" not in slow_start.context
+    restless = machine.measure({"a": lambda n: 2000 + 1000 * (n % 2)}, MeasureSettings(rounds=3, most_warmups=30))["a"]
+    assert "not steady after 30 warm-up samples" in restless.context
+    assert machine.runs.count("a") == 3 + 30 + 3
+
+
+def busy_between(first: int, last: int):
+    """A reference kernel that is twice as slow from one call to another (five calls are warm-up)."""
+    return lambda n: 2000 if first <= n - 5 < last else 1000
+
+
+def test_busy_rounds_are_repeated():
+    # the candidate is slow in just those rounds: the fourth call is the first that counts, after calibration and warm-up
+    settings = MeasureSettings(rounds=6, extra_rounds=6, steady_samples=5)
+    disturbed = range(8 + 1, 8 + 4)
+    times = {"a": lambda n: 9000 if n in disturbed else 2000}
+    found = Machine().measure(times, settings, busy_between(2, 4))["a"]
+    assert (found.value, found.spread) == (2.0, 0.0)
+    assert "median of 6" in found.context and "machine quiet in 6 of 9 rounds" in found.context
+
+
+def test_a_machine_that_calms_down_makes_the_earlier_rounds_suspect():
+    settings = MeasureSettings(rounds=4, extra_rounds=4)
+    found = Machine().measure({"a": lambda n: 9000 if n < 8 + 3 else 2000}, settings, busy_between(-5, 3))["a"]
+    assert found.value == 2.0 and "machine quiet in 4 of 7 rounds" in found.context
+
+
+def test_a_busy_machine_is_named_after_a_bounded_number_of_rounds():
+    machine = Machine()
+    settings = MeasureSettings(rounds=4, extra_rounds=3)
+    found = machine.measure({"a": 2000}, settings, lambda n: 1000 if n <= 6 else 2000)["a"]
+    assert "busy machine, quiet in 1 of 7 rounds" in found.context and "median of 4" in found.context
+    assert machine.runs.count("a") == 3 + 5 + 7
+
+
+def test_a_background_device_is_waited_for():
+    machine = Machine()
+    pending = []
+
+    def synchronize():
+        machine.now += sum(pending)
+        pending.clear()
+
+    settings = MeasureSettings(rounds=3, synchronize=synchronize)
+    found = measure({"a": lambda: pending.append(100 * US)}, settings, machine.clock, machine.kernel("reference", 1000))
+    assert found["a"].value == 0.1 and "rounds of 10 calls" in found["a"].context
+
+
+def test_the_real_clock_and_reference_kernel():
+    calls = []
+    found = measure({"a": lambda: calls.append(0)}, MeasureSettings(rounds=2, extra_rounds=0, most_calls=5, most_warmups=2))[
+        "a"
+    ]
+    assert found.value > 0 and "cores" in found.context
+    assert reference_kernel()() is not None
+
+
+@pytest.mark.parametrize("wrong", [{"rounds": 0}, {"most_calls": 0}, {"sample_ms": -1.0}, {"busy_above": float("nan")}])
+def test_settings_that_measure_nothing_are_refused(wrong):
+    with pytest.raises(InvalidSetting, match=next(iter(wrong))):
+        MeasureSettings(**wrong)
+
+
+def test_nothing_to_measure():
+    with pytest.raises(InvalidSetting, match="nothing to measure"):
+        measure({}, MeasureSettings())

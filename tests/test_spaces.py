@@ -1,0 +1,135 @@
+"""The real spaces: the contract of all spaces, their sizes, and what their decisions mean."""
+
+import pytest
+import torch
+from contracts.space import SpaceContract, samples
+from networks import images, randomize_norms, space_for
+
+from nas.budget import Budget
+from nas.cost.counting import count
+from nas.cost.recount import recount
+from nas.cost.trace import trace
+from nas.errors import InvalidSetting
+from nas.weights import to_bytes
+from search_spaces import SPACES, sized
+from search_spaces.staged import DataShape, block_active_when, depth_options, strides
+
+SMALL_IMAGES = DataShape(3, 32, 10)
+VARIANTS = {
+    "mobilenet": ("mobilenet", {}),
+    "mobilenet with squeeze-excite and resolutions": ("mobilenet", {"squeeze_excite": True, "resolutions": (24, 32)}),
+    "resnet": ("resnet", {}),
+    "resnet of bottlenecks": ("resnet", {"block": "bottleneck"}),
+    "wide resnet": ("resnet", {"widen": 2.0}),
+}
+
+
+@pytest.fixture(params=VARIANTS, scope="module")
+def space(request):
+    name, options = VARIANTS[request.param]
+    return space_for(name, "20MFLOPs", SMALL_IMAGES, **options)
+
+
+class TestContract(SpaceContract):
+    """Every variant keeps the contract."""
+
+
+def test_costs_are_fvcores(space):
+    for arch in samples(space, 6):
+        side = arch.choices["resolution"]
+        module = space.network(arch)
+        planned, counted = count(space.plan(arch)), recount(module, images(1, 3, side, side))
+        for metric in ("macs", "params", "activations"):
+            assert planned.value(metric) == counted.value(metric)
+        assert not planned.uncounted and not counted.uncounted
+
+
+def test_stored_size_is_the_files(space):
+    for arch in samples(space, 3):
+        assert count(space.plan(arch)).value("size_bytes") == len(to_bytes(space.network(arch).state_dict()))
+
+
+def test_plan_is_the_traced_module(space):
+    for arch in samples(space, 6):
+        side = arch.choices["resolution"]
+        module = space.network(arch)
+        assert trace(module, images(1, 3, side, side)).canonical() == space.plan(arch).canonical()
+
+
+def test_parameters_are_slices_of_the_largest(space):
+    largest = dict(space.network(space.largest()).named_parameters())
+    for arch in samples(space, 6):
+        for name, parameter in space.network(arch).named_parameters():
+            assert all(n <= m for n, m in zip(parameter.shape, largest[name].shape, strict=True))
+
+
+def test_widths_are_multiples_of_eight_from_sixteen(space):
+    widths = [o for c in space.choices if c.name.endswith(".width") for o in c.options]
+    assert all(w >= 16 and w % 8 == 0 for w in widths)
+
+
+@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize(
+    ("shape", "budget"),
+    [((1, 8, 10), "3MFLOPs"), ((3, 32, 10), "20MFLOPs"), ((3, 32, 10), "100kparams"), ((3, 224, 1000), "300MFLOPs")],
+)
+def test_the_space_is_sized_to_the_budget(name, shape, budget):
+    limit = Budget.parse(budget)
+    space = space_for(name, budget, DataShape(*shape))
+    small, large = (count(space.plan(a)).value(limit.metric) for a in (space.smallest(), space.largest()))
+    assert small <= 0.25 * limit.limit
+    assert 1.6 * limit.limit <= large <= 2 * limit.limit
+
+
+def test_the_tightest_of_several_budgets_sizes_the_space():
+    budgets = [Budget.parse("300MFLOPs"), Budget.parse("50kparams")]
+    space = sized(SPACES["resnet"], SMALL_IMAGES, budgets, SPACES["resnet"].options())
+    assert count(space.plan(space.largest())).value("params") <= 100_000
+
+
+def test_each_set_of_running_blocks_has_one_encoding():
+    space = space_for("mobilenet", "3MFLOPs", DataShape(1, 8, 10))
+    depths = depth_options(space.depth)
+    seen = set()
+    for arch in {space.sample(__import__("numpy").random.default_rng(i)) for i in range(300)}:
+        running = tuple(b for b in range(space.depth) if f"s0.b{b}.expand" in arch.choices)
+        assert running[0] == 0 and running[-1] == arch.choices["s0.depth"] - 1
+        gates = tuple(arch.choices.get(f"s0.b{b}.gate") for b in range(1, space.depth - 1))
+        seen.add((running, arch.choices["s0.depth"], gates))
+    assert len(seen) == len({running for running, _, _ in seen}) == 2 ** (space.depth - 1)
+    assert block_active_when(0, 0, depths) == ()
+
+
+def test_a_skipped_block_leaves_its_input_unchanged():
+    """Bypassing a block equals keeping it with a residual branch that adds nothing."""
+    space = space_for("mobilenet", "3MFLOPs", DataShape(1, 8, 10))
+    values = dict(space.largest().choices)
+    with_block, without = space.architecture(values), space.architecture(_without_block(values, "s0.b1"))
+    full, small = randomize_norms(space.network(with_block)).eval(), space.network(without).eval()
+    torch.nn.init.zeros_(full.stages[0].get_submodule("1").project.norm.weight)
+    torch.nn.init.zeros_(full.stages[0].get_submodule("1").project.norm.bias)
+    small.load_state_dict({n: t for n, t in full.state_dict().items() if not n.startswith("stages.0.1.")})
+    x = images(4, 1, 8, 8)
+    assert torch.equal(full(x), small(x))
+
+
+def _without_block(values, block):
+    kept = {n: v for n, v in values.items() if not n.startswith(f"{block}.")}
+    return {**kept, f"{block}.gate": "skip"}
+
+
+def test_small_images_get_a_stem_of_stride_one():
+    macro = SPACES["mobilenet"].macros[0]
+    assert strides(8, macro) == (1, (1, 2, 1, 1, 1))
+    assert strides(32, macro) == (1, (1, 2, 2, 1, 2))
+    assert strides(224, macro) == (2, (2, 2, 2, 1, 2))
+
+
+def test_kernels_do_not_exceed_the_map():
+    space = space_for("mobilenet", "3MFLOPs", DataShape(1, 8, 10))
+    assert [max(k) for k in space.kernels] == [7, 7, 3]
+
+
+def test_an_unknown_block_type_is_refused():
+    with pytest.raises(InvalidSetting, match="block='dense' is not known; choose one of basic, bottleneck"):
+        space_for("resnet", block="dense")
