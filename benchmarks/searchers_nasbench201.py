@@ -1,7 +1,9 @@
-"""Searchers on NAS-Bench-201 (Dong and Yang 2020), CIFAR-10: which cell does each find with 150 and 300 evaluations?
+"""Which cell of NAS-Bench-201 (Dong and Yang 2020, CIFAR-10) each searcher finds with 150 and with 300 evaluations.
 
-A search sees the validation accuracy after 12 epochs; what counts is the test accuracy after 200 epochs of the cell that it
-selects. Run `python -m benchmarks.searchers_nasbench201 --data ../shared/data/tables`.
+A search sees the validation accuracy after 12 epochs (`val`); what counts is the test accuracy after 200 epochs (`test`) of the
+cell that it selects. The two disagree at the top, so that a better `val` may come with a worse `test`.
+
+Run `python -m benchmarks.searchers_nasbench201 --data ../shared/data/tables`.
 """
 
 from __future__ import annotations
@@ -106,13 +108,13 @@ def read_table(space: CellSpace, folder: Path) -> Table:
 
 
 def selected(space: CellSpace, table: Table, setting: Setting, seed: int) -> list[float]:
-    """Search once, and return the test accuracy of the cell selected after each of EVALUATIONS."""
+    """Search once: validation and test accuracy, in percent, of the cell selected after each of EVALUATIONS."""
     budgets = (Budget.parse(setting.budget),) if setting.budget else ()
     problem = SearchProblem(space, table.cost, budgets, seed, setting.objectives)
     searcher = SEARCHERS[setting.searcher](problem, None)
-    settings = SearchSettings(max(EVALUATIONS))
-    trials = run_search(problem, searcher, TabularEvaluator(table.scores), settings, _ignore)
-    return [table.test[best(trials[:n], problem).architecture.key] for n in EVALUATIONS]
+    trials = run_search(problem, searcher, TabularEvaluator(table.scores), SearchSettings(max(EVALUATIONS)), _ignore)
+    cells = [best(trials[:n], problem) for n in EVALUATIONS]
+    return [a for cell in cells for a in (100 * cell.scores["val_accuracy"], table.test[cell.architecture.key])]
 
 
 def settings(seeds: int, optuna_seeds: int, budget: str) -> Iterator[Setting]:
@@ -125,13 +127,16 @@ def settings(seeds: int, optuna_seeds: int, budget: str) -> Iterator[Setting]:
 def run(space: CellSpace, table: Table, setting: Setting) -> dict[str, object]:
     """Run one line of the comparison and print it."""
     start = time.perf_counter()
-    results = [selected(space, table, setting, seed) for seed in range(setting.seeds)]
+    columns = list(zip(*(selected(space, table, setting, seed) for seed in range(setting.seeds)), strict=True))
     seconds = (time.perf_counter() - start) / setting.seeds
-    columns = list(zip(*results, strict=True))
-    numbers = "  ".join(f"{mean(c):6.2f} +- {stdev(c):4.2f}" for c in columns)
-    objectives = "error" + "".join(f"+{o}" for o in setting.objectives)
-    print(f"{setting.searcher:22} {setting.budget or 'none':>10} {objectives:11} {setting.seeds:5}  {numbers}  {seconds:6.2f}")
-    return {**vars(setting), "mean": [mean(c) for c in columns], "std": [stdev(c) for c in columns], "seconds": seconds}
+    means, spreads = [mean(c) for c in columns], [stdev(c) for c in columns]
+    pairs = zip(means[::2], means[1::2], spreads[1::2], strict=True)
+    numbers = "  ".join(f"{val:6.2f} {test:6.2f} +- {spread:4.2f}" for val, test, spread in pairs)
+    objectives = "+".join(("error", *setting.objectives))
+    print(f"{setting.searcher:23} {setting.budget or 'none':>8} {objectives:10} {setting.seeds:5}  {numbers}  {seconds:5.2f}")
+    names = [f"{kind}_{n}" for n in EVALUATIONS for kind in ("val", "test")]
+    results = {name: {"mean": m, "std": s} for name, m, s in zip(names, means, spreads, strict=True)}
+    return {**vars(setting), **results, "seconds": seconds}
 
 
 def _ignore(trial: Trial) -> None:
@@ -148,19 +153,23 @@ def main() -> None:
     space = CellSpace()
     table = read_table(space, arguments.data)
     limit = Budget.parse(arguments.budget)
-    within = [accuracy for key, accuracy in table.test.items() if limit.check(table.costs[key]) is None]
-    print(
-        f"NAS-Bench-201, CIFAR-10: test accuracy (%) at 200 epochs of the selected cell; best {max(table.test.values()):.2f},"
-    )
-    print(f"best within {arguments.budget} (multiply-adds) {max(within):.2f}, {len(within)} of {len(table.test)} cells keep it")
-    after = "  ".join(f"{f'after {n}':>14}" for n in EVALUATIONS)
-    print(f"{'searcher':22} {'budget':>10} {'objectives':11} {'seeds':>5}  {after}  s/run")
+    within = [key for key, cost in table.costs.items() if limit.check(cost) is None]
+    print("Accuracy (%) of the selected cell: validation at 12 epochs, test at 200 epochs +- deviation over the seeds")
+    print(f"best: {best_of(table, list(table.costs))}; within {limit.text} (multiply-adds): {best_of(table, within)}")
+    after = "  ".join(f"{f'val, test after {n}':>21}" for n in EVALUATIONS)
+    print(f"{'searcher':23} {'budget':>8} {'objectives':10} {'seeds':>5}  {after}  s/run")
     for name, accuracies in BASELINES.items():
-        numbers = "  ".join(f"{a:6.2f}        " for a in accuracies)
-        print(f"{name + ' *':22} {'none':>10} {'error':11} {50:5}  {numbers}")
+        numbers = "  ".join(f"       {a:6.2f}        " for a in accuracies)
+        print(f"{name + ' *':23} {'none':>8} {'error':10} {50:5}  {numbers}")
     results = [run(space, table, s) for s in settings(arguments.seeds, arguments.optuna_seeds, arguments.budget)]
-    print("* simulated from the same table")
+    print("* simulated from the same table. Optuna's searchers have fewer seeds, because they are slow.")
     print(json.dumps({"benchmark": "searchers_nasbench201", "baselines": BASELINES, "results": results}))
+
+
+def best_of(table: Table, keys: list[str]) -> str:
+    """The most that can be found among some cells."""
+    val = max(table.scores[k]["val_accuracy"] for k in keys)
+    return f"val {100 * val:.2f}, test {max(table.test[k] for k in keys):.2f} of {len(keys)} cells"
 
 
 if __name__ == "__main__":

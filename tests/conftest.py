@@ -1,6 +1,11 @@
 """Shared by all tests."""
 
-import pytest
+import os
+
+# the networks of the tests are too small for several threads, which only wait for each other on a busy machine
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest  # noqa: E402
 
 # contracts and other helpers assert too: their failures are to be explained like those of the tests
 pytest.register_assert_rewrite("contracts", "killing")

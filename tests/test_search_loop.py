@@ -147,7 +147,7 @@ def test_searches_of_nothing_are_refused(values):
 
 def test_no_feasible_network_is_an_error():
     problem = toy_problem(0.5)
-    with pytest.raises(InfeasibleBudget, match="no network that keeps limit was found among 1"):
+    with pytest.raises(InfeasibleBudget, match="none of 1 networks keeps limit"):
         run_search(problem, Scripted([TOY.largest()]), lambda arch: GOOD, SearchSettings(1), ignore)
 
 

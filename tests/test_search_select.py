@@ -57,7 +57,7 @@ def test_front_of_one_objective_is_its_best():
 
 
 def test_nothing_feasible_is_infeasible():
-    with pytest.raises(InfeasibleBudget, match="no network that keeps 100FLOPs was found among 1; the smallest network has"):
+    with pytest.raises(InfeasibleBudget, match="none of 1 networks keeps 100FLOPs; the smallest network has"):
         best(TRIALS[1:2], problem())
 
 

@@ -34,6 +34,16 @@ class TestContract(SpaceContract):
     """Every variant keeps the contract."""
 
 
+@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("budget", ["200kFLOPs", "3MFLOPs", "300MFLOPs"])
+class TestContractAtAllSizes(SpaceContract):
+    """So does every space from tiny to large, on small and large images."""
+
+    @pytest.fixture
+    def space(self, name, budget):
+        return space_for(name, budget, DataShape(3, 224, 1000) if budget == "300MFLOPs" else DataShape(1, 8, 10))
+
+
 def test_costs_are_fvcores(space):
     for arch in samples(space, 6):
         side = arch.choices["resolution"]

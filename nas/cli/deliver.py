@@ -44,7 +44,8 @@ def deliver(job: Job, run: RunDir, evaluator: SupernetEvaluator, trials: Sequenc
     log("reading the test data, for the delivered network alone")
     scores["test_accuracy"] = accuracy(module, job.data.load_test(), job.data, resolution_of(arch))
     log("writing and verifying the model files")
-    verdict = write_verified(job, run, arch, module.cpu())
+    # the formats want weights without the strides of channels-last
+    verdict = write_verified(job, run, arch, module.cpu().to(memory_format=torch.contiguous_format))
     summary = {
         **header(job, "search"),
         "budget": verdict["budgets"],

@@ -27,9 +27,10 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        warnings.showwarning = _show_warning  # type: ignore[assignment]
         try:
-            command(*args, **kwargs)
+            with warnings.catch_warnings():
+                warnings.showwarning = _show_warning  # type: ignore[assignment]
+                command(*args, **kwargs)
         except NasError as error:
             _say(f"{'interrupted' if isinstance(error, Interrupted) else 'error'}: {error}")
             raise typer.Exit(error.exit_status) from None

@@ -6,6 +6,8 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -67,20 +69,27 @@ def run_train(ctx: typer.Context) -> None:
 
 
 @contextmanager
-def working(job: Job, resumed: RunDir | None, ctx: typer.Context, command: str) -> Iterator[RunDir]:
+def working(job: Job, resumed: Path | None, ctx: typer.Context, command: str) -> Iterator[RunDir]:
     """Open or create the run directory, and say how to resume when interrupted."""
-    out = ctx.params.get("out")
     config = configuration(job, command)
-    run = resumed or RunDir.create(command, config, out)
-    if resumed and resumed.config["data"] != config["data"]:
-        raise InvalidSetting(f"{resumed.path} was started with other data: {job.data.name} has changed since; start a new run")
-    log(f"run directory {run.path}")
-    log(describe(job))
-    with run:
+    with RunDir.open(resumed) if resumed else RunDir.create(command, config, ctx.params.get("out")) as run:
+        if resumed:
+            _refuse_changes(run, config)
+        log(f"run directory {run.path}")
+        log(describe(job))
         try:
             yield run
         except KeyboardInterrupt:
             raise Interrupted(f"resume with: nas {command} --resume --out {run.path}") from None
+
+
+def _refuse_changes(run: RunDir, config: dict[str, Any]) -> None:
+    """Raise InvalidSetting if the data or the space are no longer what the run was started with."""
+    for part in ("data", "space"):
+        if run.config[part] != config[part]:
+            raise InvalidSetting(
+                f"the {part} of {run.path} changed since it was started ({config[part]['name']}); start a new run"
+            )
 
 
 def describe(job: Job) -> str:

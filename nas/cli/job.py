@@ -28,7 +28,7 @@ from search_spaces.staged import DataShape
 LEARNING_RATES = {"sgd": 0.1, "adamw": 0.002}
 LARGE_DATA = 10_000
 # enough steps for a supernet on small data, enough passes on large data
-LEAST_EPOCHS, MOST_EPOCHS, STEPS = 30, 100, 1_200
+LEAST_EPOCHS, MOST_EPOCHS, STEPS = 30, 100, 600
 PACKAGES = ("netcarver", "torch", "torchvision", "numpy", "optuna", "onnx", "onnxruntime", "fvcore", "scikit-learn")
 
 
@@ -87,6 +87,8 @@ def make_job(settings: Settings) -> Job:
         raise InvalidSetting(f"--optimizer {settings.optimizer!r} is not known; choose one of {', '.join(OPTIMIZERS)}")
     if settings.space not in SPACES:
         raise InvalidSetting(f"--space {settings.space!r} is not known; choose one of {', '.join(SPACES)}")
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
     device, budgets = pick_device(settings.device), parse_all(settings.budget)
     family = SPACES[settings.space]
     options = space_options(family, settings.set)
@@ -109,7 +111,7 @@ def space_of(config: dict[str, Any]) -> SearchSpace:
     return family.space.from_settings(stored["settings"])
 
 
-def configuration(job: Job, command: str) -> dict[str, object]:
+def configuration(job: Job, command: str) -> dict[str, Any]:
     """The content of config.json."""
     data, space = job.data, job.space
     names = ("name", "fingerprint", "classes", "class_names", "channels", "resolution", "mean", "std")

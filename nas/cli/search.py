@@ -33,6 +33,7 @@ def search(  # noqa: PLR0913 - the options of a command are its parameters
     finetune_epochs: opt.Finetune = DEFAULTS.finetune_epochs,
     supernet: opt.Supernet = None,
     device: opt.Device = DEFAULTS.device,
+    threads: opt.Threads = None,
     seed: opt.Seed = DEFAULTS.seed,
     out: opt.Out = None,
     resume: opt.Resume = False,

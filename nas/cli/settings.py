@@ -45,6 +45,7 @@ class Settings:
     finetune_epochs: int = 0
     supernet: str | None = None
     device: str = "auto"
+    threads: int | None = None
     seed: int = 0
 
     def to_json(self) -> dict[str, object]:
@@ -55,8 +56,8 @@ class Settings:
 DEFAULTS = Settings()
 
 
-def read(ctx: typer.Context, command: str) -> tuple[Settings, RunDir | None]:
-    """Collect the settings of a command; with --resume also the run to go on with, opened and locked.
+def read(ctx: typer.Context, command: str) -> tuple[Settings, Path | None]:
+    """Collect the settings of a command; with --resume also the folder of the run to go on with.
 
     Raises InvalidSetting if an option contradicts the run that is resumed or the supernet that is searched.
     """
@@ -64,10 +65,10 @@ def read(ctx: typer.Context, command: str) -> tuple[Settings, RunDir | None]:
     values = {name: _plain(ctx.params[name]) for name in names}
     explicit = {n: values[n] for n in names if _is_explicit(ctx, n)}
     if ctx.params.get("resume"):
-        run = RunDir.open(_resumed(ctx, command))
+        run = RunDir.read(_resumed(ctx, command))
         if run.config.get("command") != command:
             raise InvalidSetting(f"{run.path} is a run of `nas {run.config.get('command')}`, not of `nas {command}`")
-        return _merge(run.config["options"], explicit, f"{run.path} was started with"), run
+        return _merge(run.config["options"], explicit, f"{run.path} was started with"), run.path
     if values.get("supernet"):
         options = RunDir.read(Path(values["supernet"])).config["options"]
         taken = {n: options[n] for n in FROM_SUPERNET}

@@ -36,7 +36,7 @@ def trained_supernet(job: Job, run: RunDir) -> Supernet:
 
 def searched(job: Job, run: RunDir, evaluator: SupernetEvaluator) -> list[Trial]:
     """Search, going on after the recorded trials."""
-    searcher = SEARCHERS[job.settings.searcher](job.problem, run.path / "study.log")
+    searcher = SEARCHERS[job.settings.searcher](job.problem, run.path / "study.journal")
     done = [Trial.from_json(line, job.space.from_json(line["architecture"])) for line in run.trials()]
     with bar("search", job.settings.trials) as shown:
         complete = sum(t.state == "complete" for t in done)

@@ -29,6 +29,7 @@ def train(  # noqa: PLR0913 - the options of a command are its parameters
     mixup: opt.Mixup = DEFAULTS.mixup,
     precision: opt.Precision = DEFAULTS.precision,
     device: opt.Device = DEFAULTS.device,
+    threads: opt.Threads = None,
     seed: opt.Seed = DEFAULTS.seed,
     out: opt.Out = None,
     resume: opt.Resume = False,

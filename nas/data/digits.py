@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -10,10 +12,15 @@ from nas.data.config import DataConfig
 from nas.data.dataset import Dataset, stratified_split
 
 TEST_FRACTION, TEST_SEED = 0.2, 0  # constants: the test images are the same in every run
+LEAST_VALIDATION = 0.2
 
 
 def load_digits(config: DataConfig) -> Dataset:
-    """The data set `digits`; a fixed fifth of each class is the test split."""
+    """The data set `digits`; a fixed fifth of each class is the test split.
+
+    A tenth of so small a set would be too few images to choose a network by, so that at least a fifth is for validation.
+    """
+    config = replace(config, val_fraction=max(config.val_fraction, LEAST_VALIDATION))
     return build(ArraySource(config.name, _read, flip=False), config)
 
 

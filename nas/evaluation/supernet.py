@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from torch import Tensor
 
 from nas.architecture import Architecture
@@ -19,14 +20,15 @@ BATCH = 256
 
 
 class SupernetEvaluator:
-    """Evaluator: architecture -> {"val_accuracy"} in 0..1, from the supernet's weights."""
+    """Evaluator: architecture -> val_accuracy (0..1) and val_loss (cross-entropy), from the supernet's weights."""
 
     def __init__(self, supernet: Supernet, data: Dataset, seed: int) -> None:
         self.supernet, self.data, self.seed = supernet, data, seed
 
     def __call__(self, arch: Architecture) -> dict[str, float]:
         """Extract, recalibrate on training images, evaluate on the validation split."""
-        return {"val_accuracy": accuracy(self.deliver(arch), self.data.val, self.data, resolution_of(arch))}
+        right, loss = judge(self.deliver(arch), self.data.val, self.data, resolution_of(arch))
+        return {"val_accuracy": right, "val_loss": loss}
 
     def deliver(self, arch: Architecture) -> nn.Module:
         """Extract `arch` as a plain module in evaluation mode, with recalibrated norms."""
@@ -49,18 +51,20 @@ def calibrate(module: nn.Module, data: Dataset, resolution: int, seed: int) -> N
 
 
 @torch.no_grad()
-def logits(module: nn.Module, split: Split, data: Dataset, resolution: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (logits, labels) over a split in order."""
-    device = next(module.parameters()).device
+def judge(module: nn.Module, split: Split, data: Dataset, resolution: int) -> tuple[float, float]:
+    """Share of correct predictions, in 0..1, and mean cross-entropy over a split, in fp32."""
+    module.eval()
+    device, right, loss = next(module.parameters()).device, 0, 0.0
     for images, labels in prepared(split, plain_batches(len(split), BATCH), data, resolution, device):
-        yield module(images), labels.to(device)
+        logits, truth = module(images), labels.to(device)
+        right += int((logits.argmax(1) == truth).sum())
+        loss += float(F.cross_entropy(logits, truth, reduction="sum"))
+    return right / len(split), loss / len(split)
 
 
 def accuracy(module: nn.Module, split: Split, data: Dataset, resolution: int) -> float:
     """Share of correct predictions, in 0..1, in fp32."""
-    module.eval()
-    right = sum(int((y.argmax(1) == labels).sum()) for y, labels in logits(module, split, data, resolution))
-    return right / len(split)
+    return judge(module, split, data, resolution)[0]
 
 
 def prepared(

@@ -19,9 +19,9 @@ from nas.trial import Trial, fronts
 class EvolutionSettings:
     """A child has one decision redrawn, and each other one with probability `mutation_rate`.
 
-    `attempts` bounds how often a child that was seen or breaks the budget is bred again. The defaults suit some hundred
-    evaluations: of populations of 10 to 50, with one to five decisions redrawn, they did best on NAS-Bench-201 and on
-    synthetic conditional spaces of 50 decisions together.
+    `attempts` bounds how often a child that was seen or breaks the budget is bred again. The defaults are for some hundred
+    evaluations: on NAS-Bench-201 and on synthetic spaces of 50 conditional decisions, populations of 10 and 20 with a single
+    decision redrawn beat larger ones and more mutation, and 20 hold a fuller front.
     """
 
     population_size: int = 20
@@ -59,7 +59,7 @@ class EvolutionSearcher(SequentialSearcher):
     """NSGA-II. The first `population_size` networks are drawn within the budget (drawing.py), as EEEA-Net does.
 
     The survivors are selected at each tell from the population and the trials told. Asking and telling `population_size`
-    at a time is therefore NSGA-II by generations; one at a time it is its steady-state form (Nebro and Durillo 2009),
+    at a time is therefore NSGA-II by generations; one at a time it is its steady-state form (Durillo et al. 2009),
     which needs fewer evaluations.
     """
 

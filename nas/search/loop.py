@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from nas.architecture import Architecture
@@ -86,8 +86,8 @@ def run_search(
 def _replay(searcher: Searcher, done: Iterable[Trial]) -> list[Trial]:
     trials: list[Trial] = []
     for trial in done:
-        proposals: Sequence[Architecture] = searcher.ask(1)
-        if trial.number != len(trials) or list(proposals) != [trial.architecture]:
+        proposals = searcher.ask(1)
+        if trial.number != len(trials) or proposals != [trial.architecture]:
             proposed = proposals[0].key if proposals else "nothing"
             raise CorruptRun(
                 f"trial {trial.number} of the run is network {trial.architecture.key}, but at place {len(trials)} the searcher "

@@ -56,7 +56,7 @@ class SearchProblem:
         Raises InfeasibleBudget if the smallest network breaks a budget, InvalidSetting if an objective is not a known cost.
         """
         if check(self.budgets, self.smallest_cost):
-            raise InfeasibleBudget(f"no network of space {self.space.id} keeps {self._limits()}; {self.advice()}")
+            raise InfeasibleBudget(f"no network of space {self.space.id} keeps {self.limits()}; {self.advice()}")
         self.cost_values(self.smallest_cost)
 
     def excess(self, arch: Architecture) -> float:
@@ -88,8 +88,9 @@ class SearchProblem:
         parts = [f"the smallest network has {costs or 'no known cost'}", *unknown]
         return "; ".join([*parts, f"the nearest feasible budget is {nearest}"] if nearest else parts)
 
-    def _limits(self) -> str:
-        return " and ".join(b.text for b in self.budgets)
+    def limits(self) -> str:
+        """Name the budgets."""
+        return " and ".join(b.text for b in self.budgets) or "no budget"
 
 
 def nearest_budget(metric: str, value: float) -> str:

@@ -23,12 +23,13 @@ def complete_trials(trials: Sequence[Trial], problem: SearchProblem) -> list[Tri
         return complete
     if feasible:
         raise NasError(f"none of {len(feasible)} networks could be evaluated; the last one: {feasible[-1].error}")
-    texts = " and ".join(b.text for b in problem.budgets)
-    raise InfeasibleBudget(f"no network that keeps {texts} was found among {len(trials)}; {problem.advice()}")
+    raise InfeasibleBudget(f"none of {len(trials)} networks keeps {problem.limits()}; {problem.advice()}")
 
 
 def best(trials: Sequence[Trial], problem: SearchProblem) -> Trial:
-    """The network with the highest validation accuracy; of equal ones the cheapest, then the earliest.
+    """The network with the highest validation accuracy; of equal ones that with the lowest loss, the cheapest, the earliest.
+
+    Small validation splits make ties, and the loss tells them apart where the evaluator gives one.
 
     Costs are compared in the order of the objectives, then of the budgets. Raises as `complete_trials`.
     """
@@ -36,7 +37,8 @@ def best(trials: Sequence[Trial], problem: SearchProblem) -> Trial:
 
     def order(trial: Trial) -> tuple[float, ...]:
         costs = trial.cost.values()
-        return (-trial.scores[VAL_ACCURACY], *(costs.get(m, math.inf) for m in metrics), trial.number)
+        loss = trial.scores.get("val_loss", 0.0)
+        return (-trial.scores[VAL_ACCURACY], loss, *(costs.get(m, math.inf) for m in metrics), trial.number)
 
     return min(complete_trials(trials, problem), key=order)
 
