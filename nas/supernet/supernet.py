@@ -8,6 +8,9 @@ stateless, and what is trained is what is extracted.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -20,6 +23,15 @@ from nas.supernet.blocks import RESIDUAL_BLOCKS
 from nas.torch_seeding import generator
 
 SKELETONS = 128
+Index = tuple[slice, ...]
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """The module of a subnet without storage, and where each of its parameters lies in the shared one (None: all of it)."""
+
+    module: nn.Module
+    slices: Mapping[str, Index | None]
 
 
 class Supernet(nn.Module):
@@ -30,17 +42,20 @@ class Supernet(nn.Module):
         self.space = space
         self.shared = without_statistics(space.network(space.largest()))
         initialize(self.shared, seed)
-        self._skeletons: OrderedDict[str, nn.Module] = OrderedDict()
+        self._skeletons: OrderedDict[str, Skeleton] = OrderedDict()
 
     def forward(self, x: Tensor, arch: Architecture) -> Tensor:
         """Run subnet `arch` on normalized images (N, C, H, W), resized to its resolution; gives (N, classes)."""
         x = resize(x, int(arch.choices["resolution"]))
-        return functional_call(self._skeleton(arch), self.weights(arch), (x,), tie_weights=False)
+        return functional_call(self._skeleton(arch).module, self.weights(arch), (x,), tie_weights=False)
 
     def weights(self, arch: Architecture) -> dict[str, Tensor]:
         """Slices of the shared parameters for `arch`, by parameter name; differentiable."""
-        shared = self._parameters_by_name
-        return {n: nested_slice(shared[n], p.shape) for n, p in self._skeleton(arch).named_parameters()}
+        slices = self._skeleton(arch).slices
+        shared = dict(self.shared.named_parameters())
+        result: dict[str, Tensor] = {name: shared[name] for name, index in slices.items() if index is None}
+        cut = {name: index for name, index in slices.items() if index is not None}
+        return result | dict(zip(cut, NestedSlices.apply(tuple(cut.values()), *(shared[n] for n in cut)), strict=True))
 
     def extract(self, arch: Architecture) -> nn.Module:
         """Copy `arch` out as a plain module on the same device, norms with fresh statistics: recalibrate before use."""
@@ -56,26 +71,50 @@ class Supernet(nn.Module):
                 layer.reset_running_stats()
         return module.to(memory_format=torch.channels_last)
 
-    @property
-    def _parameters_by_name(self) -> dict[str, nn.Parameter]:
-        return dict(self.shared.named_parameters())
-
-    def _skeleton(self, arch: Architecture) -> nn.Module:
-        """The module of `arch` without storage; the most recent ones are kept, for building takes milliseconds."""
+    def _skeleton(self, arch: Architecture) -> Skeleton:
+        """How to run `arch`; the most recent ones are kept, for building one takes milliseconds."""
         if arch.key not in self._skeletons:
             with torch.device("meta"):
-                self._skeletons[arch.key] = without_statistics(self.space.network(arch))
+                module = without_statistics(self.space.network(arch))
+            shared = {n: p.shape for n, p in self.shared.named_parameters()}
+            slices = {n: nested_index(shared[n], p.shape) for n, p in module.named_parameters()}
+            self._skeletons[arch.key] = Skeleton(module, slices)
             if len(self._skeletons) > SKELETONS:
                 self._skeletons.popitem(last=False)
         self._skeletons.move_to_end(arch.key)
         return self._skeletons[arch.key]
 
 
-def nested_slice(full: Tensor, shape: torch.Size) -> Tensor:
-    """The leading channels of `full`, and the centre of its kernel: a small kernel is the heart of the large one."""
-    index = [slice(0, n) for n in shape[:2]]
-    index += [slice((m - n) // 2, (m - n) // 2 + n) for m, n in zip(full.shape[2:], shape[2:], strict=True)]
-    return full if full.shape == shape else full[tuple(index)]
+def nested_index(full: torch.Size, shape: torch.Size) -> Index | None:
+    """The leading channels, and the centre of the kernel: a small kernel is the heart of the large one. None: all."""
+    if full == shape:
+        return None
+    channels = [slice(0, n) for n in shape[:2]]
+    kernel = [slice((m - n) // 2, (m - n) // 2 + n) for m, n in zip(full[2:], shape[2:], strict=True)]
+    return (*channels, *kernel)
+
+
+class NestedSlices(torch.autograd.Function):
+    """Slices of many tensors as one node of the graph: a node for each dimension of each tensor costs more than the slice.
+
+    The slices are dense copies, in the memory format of the whole tensors, which convolutions would make of them anyway.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, indices: tuple[Index, ...], *tensors: Tensor) -> tuple[Tensor, ...]:  # noqa: ANN401
+        """Cut `tensors[i][indices[i]]`."""
+        ctx.indices = indices
+        ctx.save_for_backward(*tensors)
+        return tuple(tensor[index].clone() for tensor, index in zip(tensors, indices, strict=True))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        """Put each gradient into zeros of the whole shape."""
+        whole = []
+        for tensor, index, gradient in zip(ctx.saved_tensors, ctx.indices, gradients, strict=True):
+            whole.append(torch.zeros_like(tensor))
+            whole[-1][index] = gradient
+        return (None, *whole)
 
 
 def without_statistics(module: nn.Module) -> nn.Module:

@@ -1,0 +1,214 @@
+"""The command line: what a user types, what is printed, with which exit status, and what is left on the disk."""
+
+import json
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from nas.cli.main import app
+
+QUICK = ["--budget", "300kFLOPs", "--epochs", "1", "--trials", "5", "--space", "resnet", "--data", "npz:tiny.npz"]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty working folder with a small data set of three classes."""
+    monkeypatch.chdir(tmp_path)
+    save_npz("tiny.npz")
+    return tmp_path
+
+
+def save_npz(name, **changes):
+    rng = np.random.default_rng(0)
+    labels = np.arange(150) % 3
+    images = (rng.integers(0, 60, (150, 8, 8)) + labels[:, None, None] * 80).astype(np.uint8)
+    arrays = {"train_images": images, "train_labels": labels, "test_images": images[:60], "test_labels": labels[:60]}
+    np.savez(name, **{**arrays, **changes})
+
+
+def run(*args):
+    return CliRunner().invoke(app, list(args))
+
+
+def error_of(*args, status=2):
+    """The one line on stderr of a command that fails."""
+    result = run(*args)
+    assert result.exit_code == status, result.output
+    assert "Traceback" not in result.output and isinstance(result.exception, SystemExit)
+    lines = [line for line in result.stderr.splitlines() if line.startswith("nas: error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def trials_of(path):
+    """All lines of trials.jsonl, times aside."""
+    lines = [json.loads(line) for line in (path / "trials.jsonl").read_text().splitlines()]
+    return [{**line, "seconds": None} for line in lines]
+
+
+def checkpoint_of(path):
+    return next((path / "checkpoint").glob("supernet-*.safetensors")).read_bytes()
+
+
+def test_search_delivers_a_verified_network(folder):
+    result = run("search", *QUICK, "--finetune-epochs", "1", "--json")
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    out = folder / "runs" / "search-1"
+    assert json.loads((out / "summary.json").read_text()) == summary
+    assert summary["command"] == "search" and summary["trials"] == 5 and summary["verified"]
+    metrics = summary["best"]["metrics"]
+    assert set(metrics) >= {"macs", "params", "size_bytes", "peak_bytes", "latency_ms", "val_accuracy", "test_accuracy"}
+    assert metrics["macs"] <= 300_000
+    assert summary["budget"] == [
+        {"text": "300kFLOPs", "metric": "macs", "limit": 300_000, "value": metrics["macs"], "ok": True}
+    ]
+    best = {p.name for p in (out / "best").iterdir()}
+    assert best == {"architecture.json", "model.safetensors", "model.onnx", "model.pt2", "verify.json", "README.md"}
+    assert metrics["size_bytes"] == (out / "best" / "model.safetensors").stat().st_size
+    assert json.loads((out / "best" / "verify.json").read_text())["ok"]
+    assert {"front.csv", "front.png", "report.html", "config.json"} <= {p.name for p in out.iterdir()}
+    assert len({line["key"] for line in trials_of(out)}) == 5
+    assert "keeps" not in result.stderr and "300kFLOPs kept" in result.stderr
+
+
+def test_a_killed_search_resumes_to_the_same_trials_and_weights(folder):
+    assert run("search", *QUICK, "--out", "whole").exit_code == 0
+    command = [sys.executable, "-c", "from nas.cli.main import main; main()", "search", *QUICK, "--out", "killed"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    for _ in range(10_000_000):
+        trials = folder / "killed" / "trials.jsonl"
+        if (trials.exists() and trials.read_bytes().count(b"\n") >= 2) or process.poll() is not None:
+            break
+    process.kill()
+    process.wait()
+    process.stderr.close()
+    assert not (folder / "killed" / "summary.json").exists()
+    with (folder / "killed" / "trials.jsonl").open("ab") as file:
+        file.write(b'{"number": 99, "torn')
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        result = run("search", "--resume", "--out", "killed")
+    assert result.exit_code == 0, result.output
+    assert trials_of(folder / "killed") == trials_of(folder / "whole")
+    assert checkpoint_of(folder / "killed") == checkpoint_of(folder / "whole")
+    assert "torn line" in result.stderr
+
+
+def test_train_then_search_its_supernet_twice(folder):
+    assert run("train", *QUICK[:4], *QUICK[6:], "--out", "net").exit_code == 0
+    weights = checkpoint_of(folder / "net")
+    for searcher in ("random", "optuna-tpe"):
+        result = run("search", "--budget", "250kFLOPs", "--supernet", "net", "--trials", "3", "--searcher", searcher)
+        assert result.exit_code == 0, result.output
+    assert checkpoint_of(folder / "net") == weights
+    assert not (folder / "runs" / "search-1" / "checkpoint").exists()
+    said = error_of("search", "--budget", "250kFLOPs", "--supernet", "net", "--space", "mobilenet")
+    assert "--space is 'mobilenet', but the supernet of net was trained with 'resnet'" in said
+
+
+def test_a_finished_search_is_reported_again(folder):
+    assert run("search", *QUICK, "--out", "r").exit_code == 0
+    (folder / "r" / "report.html").unlink()
+    result = run("report", "r", "--json")
+    assert result.exit_code == 0 and (folder / "r" / "report.html").stat().st_size > 1_000_000
+    assert len(json.loads(result.stdout)["files"]) == 3
+
+
+def test_a_toml_file_gives_defaults(folder):
+    (folder / "c.toml").write_text('budget = ["300kFLOPs"]\ndata = "npz:tiny.npz"\nspace = "resnet"\nepochs = 1\ntrials = 2\n')
+    assert run("search", "-c", "c.toml", "--trials", "3").exit_code == 0
+    config = json.loads((folder / "runs" / "search-1" / "config.json").read_text())
+    assert (config["options"]["trials"], config["options"]["epochs"]) == (3, 1)
+    (folder / "c.toml").write_text("bugdet = 1\n")
+    result = run("search", "-c", "c.toml")
+    assert result.exit_code == 2 and "unknown key 'bugdet'" in result.stderr.replace("\n", " ")
+
+
+def test_settings_that_contradict_the_resumed_run_are_refused(folder):
+    assert run("search", *QUICK, "--out", "r").exit_code == 0
+    assert "--trials is 7, but r was started with 5" in error_of("search", "--resume", "--out", "r", "--trials", "7")
+    assert "run of `nas search`, not of `nas train`" in error_of("train", "--resume", "--out", "r")
+    assert "found no run" in error_of("search", "--resume")
+
+
+def test_spaces_are_listed():
+    result = run("spaces", "--budget", "3MFLOPs", "--shape", "1x8x10", "--json")
+    rows = {row["name"]: row for row in json.loads(result.stdout)["spaces"]}
+    assert set(rows) >= {"mobilenet", "resnet"}
+    assert rows["mobilenet"]["smallest"]["macs"] <= 750_000 < 3e6 < rows["mobilenet"]["largest"]["macs"]
+    assert "multiply-adds" in run("spaces").stdout
+
+
+BAD = {
+    "no budget": ([], "no --budget was given"),
+    "unknown unit": (["--budget", "3MFLIPs"], "'3MFLIPs' was not understood"),
+    "zero budget": (["--budget", "0MFLOPs"], "'0MFLOPs' is not positive"),
+    "negative budget": (["--budget=-3MFLOPs"], "'-3MFLOPs' is not positive"),
+    "budget in ms": (["--budget", "5ms"], "'5ms' needs latency_ms"),
+    "relative budget": (["--budget", "50%"], "relative to an original network"),
+    "unknown space": (["--budget", "3MFLOPs", "--space", "vgg"], "--space 'vgg' is not known; choose one of mobilenet"),
+    "unknown setting": (["--budget", "3MFLOPs", "--set", "depth=3"], "'depth=3' is not NAME=VALUE with a NAME of expansions"),
+    "bad setting": (["--budget", "3MFLOPs", "--set", "squeeze_excite=maybe"], "expected a value like False"),
+    "unknown data": (["--budget", "3MFLOPs", "--data", "digit"], "did you mean digits"),
+    "missing file": (["--budget", "3MFLOPs", "--data", "npz:none.npz"], "none.npz"),
+    "unknown searcher": (["--budget", "3MFLOPs", "--searcher", "grid"], "--searcher 'grid' is not known; choose one of random"),
+    "unknown optimizer": (["--budget", "3MFLOPs", "--optimizer", "lion"], "--optimizer 'lion' is not known"),
+    "unknown precision": (["--budget", "3MFLOPs", "--precision", "int4"], "--precision 'int4' is not known"),
+    "unknown device": (["--budget", "3MFLOPs", "--device", "tpu"], "--device 'tpu' is not known"),
+    "no such device": (["--budget", "3MFLOPs", "--device", "cuda:99"], "--device 'cuda:99' is not there"),
+    "two budgets of a kind": (["--budget", "3MFLOPs", "--budget", "4MFLOPs"], "both limit macs"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_leaves_nothing(folder, case):
+    args, expected = BAD[case]
+    assert expected in error_of("search", *args)
+    assert not (folder / "runs").exists()
+
+
+def test_an_infeasible_budget_names_the_nearest_feasible_one(folder):
+    said = error_of("search", *QUICK, "--budget", "1kparams", status=3)
+    assert "the smallest network has" in said and "the nearest feasible budget is" in said
+    nearest = said.rsplit(" ", 1)[1]
+    assert not (folder / "runs").exists()
+    assert run("search", *QUICK, "--budget", nearest, "--trials", "1").exit_code == 0
+
+
+def test_bad_arrays_are_refused(folder):
+    for changes, expected in [
+        ({"train_labels": np.zeros(150, int)}, "class"),
+        ({"train_labels": np.arange(149) % 3}, "149"),
+        ({"train_images": np.zeros((150, 8, 9), np.uint8)}, "square"),
+        ({"test_images": np.zeros((60, 9, 9), np.uint8)}, "9"),
+    ]:
+        save_npz("bad.npz", **changes)
+        assert expected in error_of("search", "--budget", "300kFLOPs", "--data", "npz:bad.npz")
+    assert not (folder / "runs").exists()
+
+
+def test_a_used_folder_is_refused(folder):
+    (folder / "used").mkdir()
+    (folder / "used" / "note").write_text("mine")
+    assert "used" in error_of("search", *QUICK, "--out", "used")
+    assert [p.name for p in (folder / "used").iterdir()] == ["note"]
+
+
+def test_reporting_what_is_no_run_is_refused(folder):
+    assert "none" in error_of("report", "none")
+
+
+def test_help_imports_nothing_heavy():
+    heavy = ("torch", "numpy", "optuna", "pandas", "plotly", "matplotlib", "onnx", "rich")
+    code = f"import sys, nas.cli.main; print([m for m in {heavy!r} if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_help_shows_examples():
+    for command in ("search", "train", "report", "spaces"):
+        assert f"  nas {command}" in run(command, "--help").stdout
