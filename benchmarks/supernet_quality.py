@@ -35,7 +35,7 @@ from nas.rundir import RunDir
 from nas.seeding import numpy_rng
 from nas.supernet.supernet import initialize
 from nas.training.loop import Checkpoints, train
-from nas.training.objectives import classification
+from nas.training.objectives import at_resolution, classification
 from search_spaces.resnet import ResNetSpace
 
 NETWORKS = 12
@@ -47,7 +47,8 @@ def standalone(job: Job, module: nn.Module, resolution: int, epochs: int) -> dic
     initialize(module, job.settings.seed)
     module.to(job.device)
     config = replace(job.training, epochs=epochs)
-    for _ in train(module, classification(module, job.settings.smoothing), job.data, job.augmentation, config, Checkpoints()):
+    objective = classification(at_resolution(module, resolution), job.settings.smoothing)
+    for _ in train(module, objective, job.data, job.augmentation, config, Checkpoints()):
         pass
     calibrate(module, job.data, resolution, job.settings.seed)
     splits = {"val_accuracy": job.data.val, "test_accuracy": job.data.load_test()}

@@ -2,18 +2,19 @@
 
 import math
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
 from networks import blobs, space_for
 
-from nas.data.augment import Augmentation
+from nas.data.augment import Augmentation, resize
 from nas.errors import CorruptRun, InvalidSetting, TrainingDiverged
 from nas.rundir import RunDir
 from nas.supernet.supernet import Supernet, initialize
 from nas.training import loop
 from nas.training.loop import Checkpoints, TrainConfig, learning_rate, make_optimizer, train
-from nas.training.objectives import classification, distillation, sandwich, soft_cross_entropy, uniform
+from nas.training.objectives import at_resolution, classification, distillation, sandwich, soft_cross_entropy, uniform
 
 CONFIG = TrainConfig(epochs=2, batch_size=16, lr=0.05)
 AUGMENTATION = Augmentation(crop_padding=1, flip=False)
@@ -135,9 +136,16 @@ def test_distillation_mixes_labels_and_teacher():
     student, teacher = space.network(space.smallest()), space.network(space.largest())
     initialize(student, 0), initialize(teacher, 1)
     x, y = torch.randn(8, 1, 8, 8), torch.arange(8) % 3
-    (mixed,) = distillation(student, teacher, share=0.25)(x, y, 0)
+    (mixed,) = distillation(student, teacher.eval(), share=0.25)(x, y, 0)
     (label,) = classification(student)(x, y, 0)
-    torch.testing.assert_close(mixed, 0.75 * label + 0.25 * soft_cross_entropy(student(x), teacher.eval()(x)))
+    torch.testing.assert_close(mixed, 0.75 * label + 0.25 * soft_cross_entropy(student(x), teacher(x)))
+
+
+def test_a_network_alone_is_trained_at_its_own_resolution():
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 3))  # reads 6x6 pixels, and no others
+    x, y = torch.randn(4, 1, 8, 8), torch.arange(4) % 3
+    (loss,) = classification(at_resolution(net, 6))(x, y, 0)
+    torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(net(resize(x, 6)), y))
 
 
 def test_learning_rate_warms_up_and_decays_to_zero():
@@ -159,6 +167,12 @@ def test_norms_and_biases_are_not_decayed():
 def test_an_unknown_optimizer_is_refused():
     with pytest.raises(InvalidSetting, match="optimizer 'lion' is not known; choose one of sgd, adamw"):
         make_optimizer(new_supernet(), TrainConfig(epochs=1, batch_size=1, optimizer="lion"))
+
+
+@pytest.mark.parametrize("name, value", [("epochs", 0), ("batch_size", -1), ("lr", 0), ("clip_norm", 0), ("weight_decay", -1)])
+def test_a_number_out_of_range_is_refused(name, value):
+    with pytest.raises(InvalidSetting, match=f"{name} is {value}"):
+        replace(CONFIG, **{name: value})
 
 
 def test_bf16_trains_close_to_fp32(data):

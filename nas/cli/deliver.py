@@ -15,7 +15,8 @@ from compress.verify import VerifyInputs, verify
 from nas.architecture import Architecture
 from nas.budget import Metric
 from nas.cli.job import Job, device_name
-from nas.cli.progress import bar, log
+from nas.cli.progress import log
+from nas.cli.stages import fit
 from nas.cost.measure import MeasureSettings, measure
 from nas.cost.recount import recount
 from nas.data.dataset import plain_batches
@@ -23,8 +24,8 @@ from nas.evaluation.supernet import SupernetEvaluator, accuracy, calibrate, prep
 from nas.report.card import model_card
 from nas.rundir import RunDir
 from nas.search.select import best, front
-from nas.training.loop import Checkpoints, train
-from nas.training.objectives import distillation
+from nas.training.loop import Checkpoints
+from nas.training.objectives import at_resolution, distillation
 from nas.trial import Trial
 
 BEST = "best"
@@ -64,13 +65,12 @@ def deliver(job: Job, run: RunDir, evaluator: SupernetEvaluator, trials: Sequenc
 
 def finetuned(job: Job, run: RunDir, evaluator: SupernetEvaluator, arch: Architecture, module: nn.Module) -> nn.Module:
     """Train the best network alone, distilled from the largest, and recalibrate its norms."""
-    epochs = job.settings.finetune_epochs
-    config = replace(job.training, epochs=epochs, lr=FINETUNE_LR * job.training.lr)
-    objective = distillation(module, evaluator.deliver(job.space.largest()), smoothing=job.settings.smoothing)
-    with bar("fine-tuning", epochs) as shown:
-        for progress in train(module, objective, job.data, job.augmentation, config, Checkpoints(run, "finetune")):
-            if progress.step * epochs % progress.steps < epochs:
-                shown.update(progress.epoch + 1, f"loss {progress.loss:.3f}")
+    config = replace(job.training, epochs=job.settings.finetune_epochs, lr=FINETUNE_LR * job.training.lr)
+    largest = job.space.largest()
+    student = at_resolution(module, resolution_of(arch))
+    teacher = at_resolution(evaluator.deliver(largest), resolution_of(largest))
+    objective = distillation(student, teacher, smoothing=job.settings.smoothing)
+    fit("fine-tuning", module, objective, job, config, Checkpoints(run, "finetune"))
     calibrate(module, job.data, resolution_of(arch), job.settings.seed)
     return module
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -51,14 +52,14 @@ class Job:
     def training(self) -> TrainConfig:
         """Configuration of the supernet's training, defaults filled in."""
         s = self.settings
-        batch = s.batch_size or (128 if len(self.data.train) >= LARGE_DATA else 64)
-        steps = max(1, len(self.data.train) // batch)
+        batch = s.batch_size if s.batch_size is not None else 128 if len(self.data.train) >= LARGE_DATA else 64
+        steps = max(1, len(self.data.train) // max(1, batch))
         epochs = s.epochs if s.epochs is not None else max(LEAST_EPOCHS, min(MOST_EPOCHS, STEPS // steps))
         return TrainConfig(
             epochs,
             batch,
             s.optimizer,
-            s.lr or LEARNING_RATES[s.optimizer],
+            s.lr if s.lr is not None else LEARNING_RATES[s.optimizer],
             s.weight_decay,
             clip_norm=s.clip_norm,
             precision=precision(s.precision, self.device, self.space),
@@ -161,10 +162,10 @@ def pick_device(name: str) -> torch.device:
     """Read auto, cpu, cuda or cuda:N. Raises InvalidSetting for anything else, or if that device is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
+    match = re.fullmatch(r"cpu|cuda(?::(\d+))?", name)
+    if not match:
         raise InvalidSetting(f"--device {name!r} is not known; choose auto, cpu, cuda or cuda:N")
-    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+    if name != "cpu" and int(match[1] or 0) >= torch.cuda.device_count():
         raise InvalidSetting(
             f"--device {name!r} is not there: torch finds {torch.cuda.device_count()} CUDA devices; use --device cpu"
         )

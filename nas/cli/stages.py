@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
+
+import torch.nn as nn
 
 from nas.cli.job import Job
 from nas.cli.progress import bar
-from nas.data.dataset import epoch_batches
 from nas.errors import InvalidSetting
 from nas.evaluation.supernet import SupernetEvaluator
 from nas.rundir import RunDir
 from nas.search import SEARCHERS
 from nas.search.loop import SearchSettings, run_search
 from nas.supernet.supernet import Supernet
-from nas.training.loop import Checkpoints, make_optimizer, train
+from nas.training.loop import Checkpoints, Objective, TrainConfig, make_optimizer, steps_per_epoch, train
 from nas.training.objectives import sandwich
 from nas.trial import Trial
 
@@ -27,11 +29,15 @@ def trained_supernet(job: Job, run: RunDir) -> Supernet:
         return _loaded(job, supernet, Path(job.settings.supernet))
     config = job.training
     objective = sandwich(supernet, config.seed, job.settings.smoothing)
-    steps = train(supernet, objective, job.data, job.augmentation, config, Checkpoints(run, SUPERNET))
-    with bar("training", steps_of(job)) as shown:
-        for progress in steps:
-            shown.update(progress.step, f"epoch {progress.epoch + 1}/{config.epochs}, loss {progress.loss:.3f}")
+    fit("training", supernet, objective, job, config, Checkpoints(run, SUPERNET))
     return supernet
+
+
+def fit(label: str, module: nn.Module, objective: Objective, job: Job, config: TrainConfig, checkpoints: Checkpoints) -> None:
+    """Train to the end, and show how far it is."""
+    with bar(label, config.epochs * steps_per_epoch(job.data, config)) as shown:
+        for progress in train(module, objective, job.data, job.augmentation, config, checkpoints):
+            shown.update(progress.step, f"epoch {progress.epoch + 1}/{config.epochs}, loss {progress.loss:.3f}")
 
 
 def searched(job: Job, run: RunDir, evaluator: SupernetEvaluator) -> list[Trial]:
@@ -53,22 +59,14 @@ def searched(job: Job, run: RunDir, evaluator: SupernetEvaluator) -> list[Trial]
         return run_search(job.problem, searcher, evaluator, SearchSettings(job.settings.trials), record, done)
 
 
-def steps_of(job: Job) -> int:
-    """Number of steps of the supernet's training."""
-    config = job.training
-    return config.epochs * len(epoch_batches(len(job.data.train), config.batch_size, config.seed, 0))
-
-
 def _loaded(job: Job, supernet: Supernet, path: Path) -> Supernet:
     """Take the weights of a run's supernet. Raises InvalidSetting if it is not fully trained, or on other data."""
     source = RunDir.read(path)
     if source.config["data"]["fingerprint"] != job.data.fingerprint:
         raise InvalidSetting(f"the supernet of {path} was trained on other data than {job.data.name} is now; train a new one")
-    checkpoints = Checkpoints(source, SUPERNET)
-    done = checkpoints.restore(supernet, make_optimizer(supernet, job.training))
-    if done < steps_of(job):
-        command = f"nas {source.config['command']} --resume --out {path}"
-        raise InvalidSetting(
-            f"the supernet of {path} is trained for {done} of {steps_of(job)} steps; finish it with: {command}"
-        )
+    done = Checkpoints(source, SUPERNET).restore(supernet, make_optimizer(supernet, job.training))
+    steps = job.training.epochs * steps_per_epoch(job.data, job.training)
+    if done < steps:
+        command = f"nas {source.config['command']} --resume --out {quote(str(path))}"
+        raise InvalidSetting(f"the supernet of {path} is trained for {done} of {steps} steps; finish it with: {command}")
     return supernet

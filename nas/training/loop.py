@@ -30,7 +30,10 @@ CHECKPOINT_SHARE = 0.1
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train. `lr` is the peak of a cosine schedule after a linear warm-up over the fraction `warmup` of the steps."""
+    """How to train. `lr` is the peak of a cosine schedule after a linear warm-up over the fraction `warmup` of the steps.
+
+    Raises InvalidSetting if a number is out of its range.
+    """
 
     epochs: int
     batch_size: int
@@ -41,6 +44,16 @@ class TrainConfig:
     clip_norm: float = 5.0
     precision: str = "fp32"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InvalidSetting(f"{name} is {getattr(self, name)}; a training needs at least 1")
+        for name in ("lr", "clip_norm"):
+            if not getattr(self, name) > 0:
+                raise InvalidSetting(f"{name} is {getattr(self, name)}; choose a positive number")
+        if not self.weight_decay >= 0:
+            raise InvalidSetting(f"weight_decay is {self.weight_decay}; choose 0 to turn it off, or more")
 
 
 @dataclass(frozen=True)
@@ -75,6 +88,11 @@ def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
     return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
+def steps_per_epoch(data: Dataset, config: TrainConfig) -> int:
+    """Number of full batches of an epoch."""
+    return len(epoch_batches(len(data.train), config.batch_size, config.seed, 0))
+
+
 def train(
     module: nn.Module,
     objective: Objective,
@@ -89,7 +107,7 @@ def train(
     """
     device = next(module.parameters()).device
     optimizer = make_optimizer(module, config)
-    per_epoch = len(epoch_batches(len(data.train), config.batch_size, config.seed, 0))
+    per_epoch = steps_per_epoch(data, config)
     steps = per_epoch * config.epochs
     step = checkpoints.restore(module, optimizer)
     module.train()

@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import torch
-import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
 from nas.architecture import Architecture, SearchSpace
+from nas.data.augment import resize
 from nas.seeding import numpy_rng
 from nas.supernet.supernet import Supernet
 from nas.training.loop import Objective
+
+# images (N, C, H, W) -> logits (N, classes): a module, or one behind a resize
+Network = Callable[[Tensor], Tensor]
+
+
+def at_resolution(network: Network, side: int) -> Network:
+    """Resize the images that `network` reads to side x side: batches have the resolution of the data, not of the network."""
+    return lambda images: network(resize(images, side))
 
 
 def soft_cross_entropy(logits: Tensor, teacher: Tensor) -> Tensor:
@@ -20,23 +28,25 @@ def soft_cross_entropy(logits: Tensor, teacher: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), teacher.float().softmax(1))
 
 
-def classification(module: nn.Module, smoothing: float = 0.0) -> Objective:
+def classification(network: Network, smoothing: float = 0.0) -> Objective:
     """Cross-entropy with label smoothing; targets are classes (N,) or probabilities (N, classes)."""
 
     def losses(images: Tensor, targets: Tensor, step: int) -> Iterator[Tensor]:
-        yield F.cross_entropy(module(images).float(), targets, label_smoothing=smoothing)
+        yield F.cross_entropy(network(images).float(), targets, label_smoothing=smoothing)
 
     return losses
 
 
-def distillation(module: nn.Module, teacher: nn.Module, share: float = 0.5, smoothing: float = 0.0) -> Objective:
-    """Mean of label and teacher cross-entropy, weighted by `share`; both see the same view (Beyer et al. 2022)."""
-    teacher.eval()
+def distillation(network: Network, teacher: Network, share: float = 0.5, smoothing: float = 0.0) -> Objective:
+    """Mean of label and teacher cross-entropy, weighted by `share`; both see the same view (Beyer et al. 2022).
+
+    The teacher is in evaluation mode.
+    """
 
     def losses(images: Tensor, targets: Tensor, step: int) -> Iterator[Tensor]:
         with torch.no_grad():
             soft = teacher(images)
-        logits = module(images)
+        logits = network(images)
         label = F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
         yield (1 - share) * label + share * soft_cross_entropy(logits, soft)
 
