@@ -14,7 +14,7 @@ import torch.nn as nn
 from nas.architecture import Option
 from nas.plan import ConvSpec, Layer, Size
 from nas.supernet.blocks import BlockSpec, InvertedResidual, inverted_residual_layers, round8
-from search_spaces.staged import DataShape, Macro, StagedSpace, resolutions, strides, width_options
+from search_spaces.staged import DataShape, Macro, StagedSpace, resolutions, strides, whole_options, width_options
 
 HEAD_RATIO = 6
 MACROS = (
@@ -81,13 +81,17 @@ class MobileNetSpace(StagedSpace):
 
 
 def make(shape: DataShape, macro: Macro, width: float, options: MobileNetOptions) -> MobileNetSpace:
-    """Build the space for a data shape with all base widths multiplied by `width`."""
+    """Build the space for a data shape with all base widths multiplied by `width`.
+
+    Raises InvalidSetting for an option that is no positive whole number, or an even kernel.
+    """
+    wanted = whole_options("kernels", options.kernels, odd=True)
     offered = resolutions(shape, macro, options.resolutions)
     stem_stride, stage_strides = strides(offered[-1], macro)
     side, kernels = offered[-1] // stem_stride, []
     for stride in stage_strides:
-        # a kernel wider than the map that it slides over reads nothing but padding
-        kernels.append(tuple(k for k in options.kernels if k <= max(3, side)))
+        # what a kernel has beyond the map that it slides over reads nothing but padding
+        kernels.append(tuple(k for k in wanted if k <= max(3, side)) or wanted[:1])
         side //= stride
     return MobileNetSpace(
         shape.channels,
@@ -98,6 +102,6 @@ def make(shape: DataShape, macro: Macro, width: float, options: MobileNetOptions
         stem=(round8(16 * width), stem_stride),
         strides=stage_strides,
         kernels=tuple(kernels),
-        expansions=options.expansions,
+        expansions=whole_options("expansions", options.expansions),
         squeeze_excite=options.squeeze_excite,
     )

@@ -36,7 +36,7 @@ BLOCKS = {
 
 @dataclass(frozen=True)
 class ResNetOptions:
-    """Settings that a user may change with --set; `widen` multiplies widths at the expense of depth."""
+    """Settings that a user may change with --set; `widen` divides the depth, and the budget then allows wider stages."""
 
     block: str = "basic"
     widen: float = 1.0
@@ -91,10 +91,12 @@ def distinct_ratios(ratios: tuple[float, ...], widths: tuple[int, ...]) -> tuple
 def make(shape: DataShape, macro: Macro, width: float, options: ResNetOptions) -> ResNetSpace:
     """Build the space for a data shape with all base widths multiplied by `width`.
 
-    Raises InvalidSetting for an unknown block type.
+    Raises InvalidSetting for an unknown block type, or a number that is not positive.
     """
     if options.block not in BLOCKS:
         raise InvalidSetting(f"block={options.block!r} is not known; choose one of {', '.join(BLOCKS)}")
+    if not all(number > 0 for number in (options.widen, *options.ratios)):
+        raise InvalidSetting(f"widen={options.widen}, ratios={options.ratios}: choose positive numbers")
     offered = resolutions(shape, macro, options.resolutions)
     stem_stride, stage_strides = strides(offered[-1], macro)
     outer = 4 if options.block == "bottleneck" else 1

@@ -13,6 +13,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from nas.architecture import Architecture, Choice, Clause, Option, SearchSpace
+from nas.errors import InvalidSetting
 from nas.plan import ConvSpec, Layer, PlanBlock, Size, conv, out_size
 from nas.supernet.blocks import BlockSpec, ConvNormAct, head_layers, round8
 
@@ -42,9 +43,20 @@ class Macro:
     shrink: int = 1
 
 
+def whole_options(name: str, values: tuple[int, ...], odd: bool = False) -> tuple[int, ...]:
+    """Options of setting `name`, each once, from small to large.
+
+    Raises InvalidSetting if one is not a positive whole number, or not odd where that is asked for.
+    """
+    for value in values:
+        if not isinstance(value, int) or value < 1 or (odd and value % 2 == 0):
+            raise InvalidSetting(f"{name} holds {value}; choose positive {'odd' if odd else 'whole'} numbers")
+    return tuple(sorted(set(values)))
+
+
 def resolutions(shape: DataShape, macro: Macro, wanted: tuple[int, ...]) -> tuple[int, ...]:
     """Resolutions that a space offers: the wanted ones, else the data's own, shrunk as the macro-architecture says."""
-    return tuple(sorted(set(wanted))) or (max(min(8, shape.resolution), shape.resolution // macro.shrink),)
+    return whole_options("resolutions", wanted) or (max(min(8, shape.resolution), shape.resolution // macro.shrink),)
 
 
 def stage_choices(stage: int, widths: tuple[int, ...], depths: tuple[int, ...]) -> list[Choice]:

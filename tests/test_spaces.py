@@ -140,6 +140,27 @@ def test_kernels_do_not_exceed_the_map():
     assert [max(k) for k in space.kernels] == [7, 7, 3]
 
 
+def test_options_are_ordered_and_distinct():
+    space = space_for("mobilenet", "3MFLOPs", DataShape(1, 8, 10), kernels=(5, 3, 5), expansions=(4, 2), resolutions=(8, 6))
+    assert space.kernels[0] == (3, 5) and space.expansions == (2, 4) and space.resolutions == (6, 8)
+    assert space_for("mobilenet", "3MFLOPs", DataShape(1, 8, 10), kernels=(7,)).kernels[-1] == (7,)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("mobilenet", {"kernels": (3, 4)}, "kernels holds 4; choose positive odd numbers"),
+        ("mobilenet", {"expansions": (1.5,)}, "expansions holds 1.5; choose positive whole numbers"),
+        ("resnet", {"resolutions": (0,)}, "resolutions holds 0"),
+        ("resnet", {"widen": 0.0}, "widen=0.0"),
+        ("resnet", {"ratios": (-1.0,)}, "choose positive numbers"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(name, options, said):
+    with pytest.raises(InvalidSetting, match=said):
+        space_for(name, **options)
+
+
 def test_an_unknown_block_type_is_refused():
     with pytest.raises(InvalidSetting, match="block='dense' is not known; choose one of basic, bottleneck"):
         space_for("resnet", block="dense")

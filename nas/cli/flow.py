@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import typer
@@ -63,7 +64,7 @@ def run_train(ctx: typer.Context) -> None:
         run.write_json("summary.json", summary)
         for name, row in rows.items():
             log(f"{name}: {format_value('macs', row['macs'])} (multiply-adds), {row['val_accuracy']:.2%} validation")
-        log(f"supernet in {run.path}; search it with: nas search --budget ... --supernet {run.path}")
+        log(f"supernet in {run.path}; search it with: nas search --budget ... --supernet {quote(str(run.path))}")
         if ctx.params["json"]:
             print(json.dumps(summary))
 
@@ -80,7 +81,7 @@ def working(job: Job, resumed: Path | None, ctx: typer.Context, command: str) ->
         try:
             yield run
         except KeyboardInterrupt:
-            raise Interrupted(f"resume with: nas {command} --resume --out {run.path}") from None
+            raise Interrupted(f"resume with: nas {command} --resume --out {quote(str(run.path))}") from None
 
 
 def _refuse_changes(run: RunDir, config: dict[str, Any]) -> None:

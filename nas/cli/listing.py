@@ -13,7 +13,7 @@ from search_spaces.staged import DataShape
 
 def list_spaces(budgets: tuple[str, ...], shape: str) -> list[dict[str, object]]:
     """One row a space. Raises InvalidSetting for a shape that is not like 3x32x10."""
-    match = re.fullmatch(r"(\d+)x(\d+)x(\d+)", shape)
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", shape)
     if not match:
         raise InvalidSetting(f"--shape {shape!r} was not understood; write channels x resolution x classes, like 3x32x10")
     data, parsed = DataShape(*map(int, match.groups())), parse_all(budgets)

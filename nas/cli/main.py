@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+
 import typer
 
 from nas.cli import report, search, spaces, train
+from nas.cli.progress import LogLines
 
 app = typer.Typer(
     name="nas",
@@ -20,4 +23,6 @@ for command in (search.search, train.train, report.report, spaces.spaces):
 
 def main() -> None:
     """Run the command line."""
+    logging.getLogger("nas").setLevel(logging.INFO)
+    logging.getLogger("nas").addHandler(LogLines())
     app()

@@ -16,14 +16,16 @@ def load_config(ctx: typer.Context, path: Path | None) -> Path | None:
 
     try:
         values = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as cause:
+    except (OSError, ValueError) as cause:
         raise typer.BadParameter(f"cannot read {path}: {cause}") from cause
     known = {p.name for p in ctx.command.params} - {"config"}
     values = {name.replace("-", "_"): value for name, value in values.items()}
     if unknown := sorted(set(values) - known):
         raise typer.BadParameter(f"{path} has the unknown key {unknown[0]!r}; known keys: {', '.join(sorted(known))}")
-    if "set" in values and isinstance(values["set"], dict):
-        values["set"] = [f"{k}={v}" for k, v in values["set"].items()]
+    if isinstance(values.get("set"), dict):
+        values["set"] = [f"{k}={','.join(map(str, v)) if isinstance(v, list) else v}" for k, v in values["set"].items()]
+    for name in {"budget", "set"} & set(values):
+        values[name] = [values[name]] if isinstance(values[name], str) else values[name]
     ctx.default_map = {**(ctx.default_map or {}), **values}
     return path
 
@@ -45,7 +47,7 @@ BatchSize = Annotated[int | None, typer.Option(help="Images per step.", show_def
 Optimizer = Annotated[str, typer.Option(help="sgd or adamw.")]
 Lr = Annotated[float | None, typer.Option("--lr", help="Peak learning rate.", show_default="0.1 for sgd, 0.002 for adamw")]
 WeightDecay = Annotated[float, typer.Option(help="Decay of convolution and linear weights.")]
-Smoothing = Annotated[float, typer.Option(help="Label smoothing.")]
+Smoothing = Annotated[float, typer.Option(min=0, max=1, help="Label smoothing.")]
 ClipNorm = Annotated[float, typer.Option(help="Largest gradient norm.")]
 Cutout = Annotated[int, typer.Option(help="Side of the square that cutout hides, in pixels; 0 for none.")]
 Mixup = Annotated[float, typer.Option(help="Alpha of mixup; 0 for none.")]

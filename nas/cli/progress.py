@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:  # rich is imported only where a bar is drawn
+    from rich.progress import Progress, TaskID
 
 PLAIN_SECONDS = 15.0
 
@@ -42,12 +46,16 @@ class PlainBar:
 class RichBar:
     """A bar of rich."""
 
-    def __init__(self, progress: object, task: int) -> None:
-        self._progress, self._task = progress, task
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress, self._task, self._started = progress, task, False
 
     def update(self, done: int, note: str = "") -> None:
-        """Move the bar."""
-        self._progress.update(self._task, completed=done, note=note)  # type: ignore[attr-defined]
+        """Move the bar; rate and time left count from the first unit of this process."""
+        if not self._started:
+            self._started = True
+            self._progress.reset(self._task, completed=done - 1)
+        rate = self._progress.tasks[0].speed
+        self._progress.update(self._task, completed=done, note=note, rate=f"{rate:.3g}/s" if rate else "")
 
 
 @contextmanager
@@ -63,13 +71,22 @@ def bar(label: str, total: int) -> Iterator[Bar]:
         "{task.description}",
         BarColumn(),
         MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        yield RichBar(progress, progress.add_task(label, total=total, note=""))
+        yield RichBar(progress, progress.add_task(label, total=total, note="", rate=""))
 
 
 def log(text: str) -> None:
     """Print a line for the user on stderr."""
     print(text, file=sys.stderr, flush=True)
+
+
+class LogLines(logging.Handler):
+    """Prints what our modules log as lines for the user."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        log(record.getMessage())

@@ -18,6 +18,8 @@ BASE = Path("runs")
 FROM_SUPERNET = tuple(
     "data data_dir resolution space set epochs batch_size optimizer lr weight_decay smoothing clip_norm cutout mixup".split()
 )
+# a run may go on on another machine
+OF_THE_MACHINE = ("device", "threads")
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,14 @@ def read(ctx: typer.Context, command: str) -> tuple[Settings, Path | None]:
         run = RunDir.read(_resumed(ctx, command))
         if run.config.get("command") != command:
             raise InvalidSetting(f"{run.path} is a run of `nas {run.config.get('command')}`, not of `nas {command}`")
-        return _merge(run.config["options"], explicit, f"{run.path} was started with"), run.path
+        stored = run.config["options"] | {n: explicit[n] for n in OF_THE_MACHINE if n in explicit}
+        return _merge(stored, explicit, f"{run.path} was started with"), run.path
     if values.get("supernet"):
         options = RunDir.read(Path(values["supernet"])).config["options"]
+        if options["supernet"]:
+            raise InvalidSetting(
+                f"{values['supernet']} searched the supernet of another run; use --supernet {options['supernet']}"
+            )
         taken = {n: options[n] for n in FROM_SUPERNET}
         same = {n: v for n, v in explicit.items() if n in taken}
         _merge(taken, same, f"the supernet of {values['supernet']} was trained with")
