@@ -16,11 +16,11 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 import torch.nn as nn
 from scipy.stats import kendalltau, spearmanr
 
@@ -29,14 +29,18 @@ from nas.architecture import Architecture
 from nas.cli.job import Job, device_name, make_job
 from nas.cli.settings import Settings
 from nas.cli.stages import trained_supernet
-from nas.cost.counting import count
+from nas.cost.recount import recount
 from nas.evaluation.supernet import SupernetEvaluator, accuracy, calibrate, resolution_of
+from nas.plan import ConvSpec
 from nas.rundir import RunDir
+from nas.search.select import best
 from nas.seeding import numpy_rng
+from nas.supernet.blocks import BasicBlock, BlockSpec, ConvNormAct
 from nas.supernet.supernet import initialize
 from nas.training.loop import Checkpoints, train
 from nas.training.objectives import at_resolution, classification
-from search_spaces.resnet import ResNetSpace
+from nas.trial import Trial
+from search_spaces.staged import StagedNetwork
 
 NETWORKS = 12
 
@@ -66,15 +70,28 @@ def spread(job: Job) -> list[Architecture]:
     return [ends[0], *(pool[int(np.abs(costs - s).argmin())] for s in steps), ends[1]]
 
 
-def plain_resnet(job: Job) -> tuple[ResNetSpace, Architecture]:
-    """ResNet-20 with the widest stages (w, 2w, 4w) that keep the first budget."""
-    limit, shape = job.budgets[0], (job.data.channels, (job.data.resolution,), job.data.classes)
+def resnet20(job: Job, width: int) -> nn.Module:
+    """ResNet-20 with stages of width, 2 width and 4 width; projection shortcuts where the shape changes."""
+    before, stages = width, []
+    for stage in range(3):
+        after, first = width * 2**stage, 2 if stage else 1
+        specs = [BlockSpec(before, after, after, stride=first, projects=stage > 0)] + [BlockSpec(after, after, after)] * 2
+        stages.append({i: BasicBlock(spec) for i, spec in enumerate(specs)})
+        before = after
+    stem = ConvNormAct((job.data.channels, width), ConvSpec(3, act="relu"))
+    return StagedNetwork(stem, stages, nn.Identity(), nn.Linear(before, job.data.classes))
+
+
+def plain_resnet(job: Job) -> tuple[str, nn.Module]:
+    """The widest ResNet-20 that keeps the first budget."""
+    if not job.budgets:
+        raise SystemExit("the run has no budget that a plain network could keep")
+    example = torch.zeros(1, job.data.channels, job.data.resolution, job.data.resolution)
     for width in range(64, 3, -1):
-        widths = tuple((width * 2**s,) for s in range(3))
-        space = ResNetSpace(*shape, widths=widths, depth=3, stem=(width, 1), strides=(1, 2, 2), ratios=((1.0,),) * 3)
-        if limit.check(count(space.plan(space.largest()))) is None:
-            return space, space.largest()
-    raise SystemExit(f"no plain ResNet-20 keeps {limit.text}")
+        module = resnet20(job, width)
+        if job.budgets[0].check(recount(module, example)) is None:
+            return f"resnet20-width{width}", module
+    raise SystemExit(f"no plain ResNet-20 keeps {job.budgets[0].text}")
 
 
 def kept(path: Path, name: str, epochs: int) -> dict[str, float] | None:
@@ -83,23 +100,22 @@ def kept(path: Path, name: str, epochs: int) -> dict[str, float] | None:
     return next((x["scores"] for x in lines if (x["name"], x["epochs"]) == (name, epochs)), None)
 
 
-def trained_alone(job: Job, run: RunDir, space: object, archs: Iterable[Architecture], epochs: int) -> list[dict[str, float]]:
-    """Train each network alone, unless that was done before."""
-    log, results = run.path / "standalone.jsonl", []
-    for arch in archs:
-        scores = kept(log, arch.key, epochs)
-        if scores is None:
-            scores = standalone(job, space.network(arch), resolution_of(arch), epochs)
-            files.append_line(log, {"name": arch.key, "epochs": epochs, "scores": scores})
-        results.append(scores)
-        print(arch.key, epochs, scores, flush=True)
-    return results
+def trained_alone(job: Job, run: RunDir, name: str, module: nn.Module, resolution: int, epochs: int) -> dict[str, float]:  # noqa: PLR0913
+    """Train a network alone, unless that was done before."""
+    log = run.path / "standalone.jsonl"
+    scores = kept(log, name, epochs)
+    if scores is None:
+        scores = standalone(job, module, resolution, epochs)
+        files.append_line(log, {"name": name, "epochs": epochs, "scores": scores})
+    print(name, epochs, scores, flush=True)
+    return scores
 
 
 def ranking(job: Job, run: RunDir, epochs: int) -> dict[str, object]:
     """Correlation of supernet and standalone accuracies over NETWORKS networks."""
     archs = spread(job)
-    alone = [s["val_accuracy"] for s in trained_alone(job, run, job.space, archs, epochs)]
+    scores = [trained_alone(job, run, a.key, job.space.network(a), resolution_of(a), epochs) for a in archs]
+    alone = [s["val_accuracy"] for s in scores]
     supernet = trained_supernet(replace(job, settings=replace(job.settings, supernet=str(run.path))), run)
     evaluate = SupernetEvaluator(supernet, job.data, job.settings.seed)
     shared = [evaluate(a)["val_accuracy"] for a in archs]
@@ -113,11 +129,22 @@ def ranking(job: Job, run: RunDir, epochs: int) -> dict[str, object]:
 def one(job: Job, run: RunDir, what: str, epochs: int) -> dict[str, object]:
     """The twin of the delivered network, or the plain ResNet of the budget."""
     if what == "plain":
-        space, arch = plain_resnet(job)
+        name, module = plain_resnet(job)
+        resolution = job.data.resolution
     else:
-        space, arch = job.space, job.space.from_json(json.loads((run.path / "best/architecture.json").read_text()))
-    (scores,) = trained_alone(job, run, space, [arch], epochs)
-    return {"key": arch.key, "macs": count(space.plan(arch)).values()["macs"], **scores}
+        arch = job.space.from_json(delivered(job, run))
+        name, module, resolution = arch.key, job.space.network(arch), resolution_of(arch)
+    macs = recount(module, torch.zeros(1, job.data.channels, resolution, resolution)).values()["macs"]
+    return {"network": name, "macs": macs, **trained_alone(job, run, name, module, resolution, epochs)}
+
+
+def delivered(job: Job, run: RunDir) -> dict:
+    """The architecture that the run delivers; the best of its trials as long as it is not delivered."""
+    path = run.path / "best/architecture.json"
+    if path.exists():
+        return json.loads(path.read_text())
+    trials = [Trial.from_json(line, job.space.from_json(line["architecture"])) for line in run.trials()]
+    return best(trials, job.problem).architecture.to_json()
 
 
 def main() -> None:

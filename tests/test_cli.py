@@ -1,6 +1,7 @@
 """The command line: what a user types, what is printed, with which exit status, and what is left on the disk."""
 
 import json
+import re
 import subprocess
 import sys
 import warnings
@@ -102,11 +103,14 @@ def test_a_killed_search_resumes_to_the_same_trials_and_weights(folder):
 def test_train_then_search_its_supernet_twice(folder):
     assert run("train", *QUICK[:4], *QUICK[6:], "--out", "net").exit_code == 0
     weights = checkpoint_of(folder / "net")
+    assert "nas search --supernet" in error_of("report", "net")
     for searcher in ("random", "optuna-tpe"):
         result = run("search", "--budget", "250kFLOPs", "--supernet", "net", "--trials", "3", "--searcher", searcher)
         assert result.exit_code == 0, result.output
     assert checkpoint_of(folder / "net") == weights
     assert not (folder / "runs" / "search-1" / "checkpoint").exists()
+    said = error_of("search", "--budget", "250kFLOPs", "--supernet", "runs/search-1")
+    assert "runs/search-1 searched the supernet of another run; use --supernet net" in said
     said = error_of("search", "--budget", "250kFLOPs", "--supernet", "net", "--space", "mobilenet")
     assert "--space is 'mobilenet', but the supernet of net was trained with 'resnet'" in said
 
@@ -124,6 +128,10 @@ def test_a_toml_file_gives_defaults(folder):
     assert run("search", "-c", "c.toml", "--trials", "3").exit_code == 0
     config = json.loads((folder / "runs" / "search-1" / "config.json").read_text())
     assert (config["options"]["trials"], config["options"]["epochs"]) == (3, 1)
+    (folder / "c.toml").write_text('budget = "300kFLOPs"\nset = {resolutions = [6, 8]}\ndata = "npz:tiny.npz"\nepochs = 0\n')
+    assert "epochs is 0; a training needs at least 1" in error_of("search", "-c", "c.toml")
+    (folder / "c.toml").write_bytes(b"\xff")
+    assert run("search", "-c", "c.toml").exit_code == 2
     (folder / "c.toml").write_text("bugdet = 1\n")
     result = run("search", "-c", "c.toml")
     assert result.exit_code == 2 and "unknown key 'bugdet'" in result.stderr.replace("\n", " ")
@@ -132,6 +140,8 @@ def test_a_toml_file_gives_defaults(folder):
 def test_settings_that_contradict_the_resumed_run_are_refused(folder):
     assert run("search", *QUICK, "--out", "r").exit_code == 0
     assert "--trials is 7, but r was started with 5" in error_of("search", "--resume", "--out", "r", "--trials", "7")
+    # another device is no contradiction
+    assert "--device 'tpu' is not known" in error_of("search", "--resume", "--out", "r", "--device", "tpu")
     assert "run of `nas search`, not of `nas train`" in error_of("train", "--resume", "--out", "r")
     assert "found no run" in error_of("search", "--resume")
 
@@ -161,6 +171,10 @@ BAD = {
     "unknown precision": (["--budget", "3MFLOPs", "--precision", "int4"], "--precision 'int4' is not known"),
     "unknown device": (["--budget", "3MFLOPs", "--device", "tpu"], "--device 'tpu' is not known"),
     "no such device": (["--budget", "3MFLOPs", "--device", "cuda:99"], "--device 'cuda:99' is not there"),
+    "device without a number": (["--budget", "3MFLOPs", "--device", "cuda:"], "--device 'cuda:' is not known"),
+    "even kernel": (["--budget", "3MFLOPs", "--set", "kernels=3,4"], "kernels holds 4"),
+    "negative learning rate": (["--budget", "3MFLOPs", "--lr", "-1"], "lr is -1.0"),
+    "no images in a step": (["--budget", "3MFLOPs", "--batch-size", "0"], "batch_size is 0"),
     "two budgets of a kind": (["--budget", "3MFLOPs", "--budget", "4MFLOPs"], "both limit macs"),
 }
 
@@ -209,6 +223,27 @@ def test_help_imports_nothing_heavy():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
+def test_the_version_is_shown():
+    assert re.fullmatch(r"netcarver \d+\.\d+\.\d+\n", run("--version").stdout)
+
+
 def test_help_shows_examples():
     for command in ("search", "train", "report", "spaces"):
         assert f"  nas {command}" in run(command, "--help").stdout
+
+
+def test_a_fine_tuning_that_makes_it_worse_is_not_delivered(folder, monkeypatch):
+    from nas.cli import deliver
+
+    def ruined(job, run, evaluator, arch, module):
+        for parameter in module.parameters():
+            parameter.data.zero_()
+        return module
+
+    monkeypatch.setattr(deliver, "finetuned", ruined)
+    result = run("search", *QUICK, "--epochs", "8", "--finetune-epochs", "1", "--json")
+    assert result.exit_code == 0, result.output
+    assert "fine-tuning made it worse" in result.stderr
+    trials = trials_of(folder / "runs" / "search-1")
+    summary = json.loads(result.stdout)
+    assert summary["best"]["metrics"]["val_accuracy"] == max(t["scores"]["val_accuracy"] for t in trials)

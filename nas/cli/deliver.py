@@ -42,6 +42,9 @@ def deliver(job: Job, run: RunDir, evaluator: SupernetEvaluator, trials: Sequenc
     if job.settings.finetune_epochs:
         module = finetuned(job, run, evaluator, arch, module)
     scores = {"val_accuracy": accuracy(module, job.data.val, job.data, resolution_of(arch))}
+    if scores["val_accuracy"] < trial.scores["val_accuracy"]:
+        log(f"fine-tuning made it worse ({scores['val_accuracy']:.2%} validation): the network is delivered as it was searched")
+        module, scores = evaluator.deliver(arch), {"val_accuracy": trial.scores["val_accuracy"]}
     log("reading the test data, for the delivered network alone")
     scores["test_accuracy"] = accuracy(module, job.data.load_test(), job.data, resolution_of(arch))
     log("writing and verifying the model files")

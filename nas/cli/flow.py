@@ -10,6 +10,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+import torch
 import typer
 
 from nas.budget import format_value
@@ -80,6 +81,10 @@ def working(job: Job, resumed: Path | None, ctx: typer.Context, command: str) ->
         log(describe(job))
         try:
             yield run
+        except torch.OutOfMemoryError as error:
+            raise InvalidSetting(
+                f"the memory of {job.device} ran out ({error}); start again with a lower --batch-size"
+            ) from None
         except KeyboardInterrupt:
             raise Interrupted(f"resume with: nas {command} --resume --out {quote(str(run.path))}") from None
 

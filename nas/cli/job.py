@@ -100,6 +100,8 @@ def make_job(settings: Settings) -> Job:
     else:
         space = sized(family, DataShape(data.channels, data.resolution, data.classes), budgets, options)
     _refuse_unknown_metrics(budgets, space)
+    # arrays of images live where they are used; image folders are decoded on the processor
+    data = replace(data, train=data.train.to(device), val=data.val.to(device))
     return Job(settings, device, data, space, budgets)
 
 

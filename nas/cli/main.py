@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -11,7 +13,6 @@ from nas.cli.progress import LogLines
 
 app = typer.Typer(
     name="nas",
-    help="Find small, fast networks for real hardware: one budget in, one verified network out.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -19,6 +20,20 @@ app = typer.Typer(
 )
 for command in (search.search, train.train, report.report, spaces.spaces):
     app.command()(command)
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and end."""
+    if wanted:
+        print(f"netcarver {version('netcarver')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    _: Annotated[bool, typer.Option("--version", help="Show the version.", callback=show_version, is_eager=True)] = False,
+) -> None:
+    """Find small, fast networks for real hardware: one budget in, one verified network out."""
 
 
 def main() -> None:

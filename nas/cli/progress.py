@@ -34,7 +34,7 @@ class PlainBar:
         """Print if it is time to; the rate counts from the first unit of this process."""
         now = time.monotonic()
         if self._first is None:
-            self._first = done - 1
+            self._first = max(0, done - 1)
         if now - self._shown < PLAIN_SECONDS and done < self.total:
             return
         self._shown = now
@@ -53,7 +53,7 @@ class RichBar:
         """Move the bar; rate and time left count from the first unit of this process."""
         if not self._started:
             self._started = True
-            self._progress.reset(self._task, completed=done - 1)
+            self._progress.reset(self._task, completed=max(0, done - 1))
         rate = self._progress.tasks[0].speed
         self._progress.update(self._task, completed=done, note=note, rate=f"{rate:.3g}/s" if rate else "")
 

@@ -52,7 +52,8 @@ def search(  # noqa: PLR0913 - the options of a command are its parameters
       nas search --budget 3MFLOPs --searcher optuna-tpe --supernet runs/search-1
       nas search --resume --out runs/search-1
 
-    Exit status: 0 done, 2 bad input, 3 no network keeps the budget, 4 verification failed, 130 interrupted.
+    Exit status: 0 done, 1 training diverged, 2 bad input, 3 no network keeps the budget, 4 verification failed,
+    130 interrupted.
     """
     from nas.cli.flow import run_search  # torch and all: only when there is work
 

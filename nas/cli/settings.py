@@ -11,9 +11,8 @@ from typing import Any
 import typer
 
 from nas.errors import InvalidSetting
-from nas.rundir import RunDir, latest
+from nas.rundir import RUNS, RunDir, latest
 
-BASE = Path("runs")
 # what a search takes from the run whose supernet it searches
 FROM_SUPERNET = tuple(
     "data data_dir resolution space set epochs batch_size optimizer lr weight_decay smoothing clip_norm cutout mixup".split()
@@ -97,9 +96,9 @@ def _is_explicit(ctx: typer.Context, name: str) -> bool:
 
 
 def _resumed(ctx: typer.Context, command: str) -> Path:
-    path = ctx.params.get("out") or latest(command, BASE)
+    path = ctx.params.get("out") or latest(command)
     if path is None:
-        raise InvalidSetting(f"--resume found no run of `nas {command}` in {BASE}/; name one with --out")
+        raise InvalidSetting(f"--resume found no run of `nas {command}` in {RUNS}/; name one with --out")
     return Path(path)
 
 

@@ -44,7 +44,9 @@ def default_augmentation(dataset: Dataset) -> Augmentation:
 
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float], device: torch.device | str) -> Tensor:
     """Move uint8 images (N, C, H, W) to `device` and scale them to (x / 255 - mean) / std: float32 in channels_last format."""
-    moved = images.to(device, non_blocking=True).to(torch.float32, memory_format=torch.channels_last)
+    # what comes to the processor has to be there before it is read
+    moved = images.to(device, non_blocking=torch.device(device).type != "cpu")
+    moved = moved.to(torch.float32, memory_format=torch.channels_last)
     centre, spread = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (mean, std))
     scale, shift = (value.to(torch.float32).to(device) for value in (1 / (255 * spread), -centre / spread))
     return torch.addcmul(shift, moved, scale)

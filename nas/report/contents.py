@@ -83,6 +83,8 @@ def read_contents(run: RunDir) -> Contents:
         summary, verify = {}, {}  # best/ may be half written
     front = tuple(network(row) for row in summary["front"]) if "front" in summary else front_of(trials, _objectives(config))
     if not summary and not front:
+        if config.get("command") == "train":
+            raise InvalidSetting(f"{str(run.path)!r} has a supernet, which was not searched; give it to nas search --supernet")
         raise InvalidSetting(
             f"{str(run.path)!r} has nothing to report: none of its {len(trials)} trials was evaluated; let the run go on"
         )
