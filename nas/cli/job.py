@@ -29,7 +29,8 @@ from search_spaces.staged import DataShape
 LEARNING_RATES = {"sgd": 0.1, "adamw": 0.002}
 LARGE_DATA = 10_000
 # enough steps for a supernet on small data, enough passes on large data
-LEAST_EPOCHS, MOST_EPOCHS, STEPS = 30, 100, 600
+LEAST_EPOCHS, MOST_EPOCHS, STEPS = 25, 100, 400
+SMALL_NETWORK = 10e6  # multiply-adds
 PACKAGES = ("netcarver", "torch", "torchvision", "numpy", "optuna", "onnx", "onnxruntime", "fvcore", "scikit-learn")
 
 
@@ -88,8 +89,6 @@ def make_job(settings: Settings) -> Job:
         raise InvalidSetting(f"--optimizer {settings.optimizer!r} is not known; choose one of {', '.join(OPTIMIZERS)}")
     if settings.space not in SPACES:
         raise InvalidSetting(f"--space {settings.space!r} is not known; choose one of {', '.join(SPACES)}")
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
     device, budgets = pick_device(settings.device), parse_all(settings.budget)
     family = SPACES[settings.space]
     options = space_options(family, settings.set)
@@ -100,6 +99,7 @@ def make_job(settings: Settings) -> Job:
     else:
         space = sized(family, DataShape(data.channels, data.resolution, data.classes), budgets, options)
     _refuse_unknown_metrics(budgets, space)
+    torch.set_num_threads(settings.threads or default_threads(space))
     # arrays of images live where they are used; image folders are decoded on the processor
     data = replace(data, train=data.train.to(device), val=data.val.to(device))
     return Job(settings, device, data, space, budgets)
@@ -197,7 +197,15 @@ def precision(name: str, device: torch.device, space: SearchSpace) -> str:
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     dense = all(layer.groups == 1 for layer in space.plan(space.largest()).layers)
-    return "bf16" if dense and torch.cpu.get_capabilities().get("amx_bf16", False) else "fp32"
+    # not every torch that we run with can tell
+    native = hasattr(torch.cpu, "get_capabilities") and bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+    return "bf16" if dense and native else "fp32"
+
+
+def default_threads(space: SearchSpace) -> int:
+    """All cores; one for small networks, whose threads mostly wait, and for each other when the machine is busy."""
+    largest = count(space.plan(space.largest())).values()["macs"]
+    return 1 if largest < SMALL_NETWORK else torch.get_num_threads()
 
 
 def _refuse_unknown_metrics(budgets: tuple[Budget, ...], space: SearchSpace) -> None:

@@ -60,7 +60,10 @@ Finetune = Annotated[
 Supernet = Annotated[Path | None, typer.Option("--supernet", help="Run directory whose trained supernet is searched.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Threads = Annotated[
-    int | None, typer.Option(min=1, help="Processor threads; 1 is faster on a busy machine.", show_default="all cores")
+    int | None,
+    typer.Option(
+        min=1, help="Processor threads; 1 is faster on a busy machine.", show_default="all cores, 1 for small networks"
+    ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything that is random.")]
 Out = Annotated[Path | None, typer.Option(help="Run directory.", show_default="runs/COMMAND-N")]
