@@ -5,7 +5,7 @@
 - twin: the delivered network of a search, trained from scratch, as many epochs as the supernet.
 - plain: a ResNet-20 (He et al. 2016) whose width is scaled down to the budget, trained likewise.
 - ranking: 12 networks spread evenly over the cost range of the space, each trained alone: Kendall tau and Spearman's rho
-  between the supernet's validation accuracy and theirs.
+  between the supernet's validation accuracy, which is what a search sees, and theirs on validation and on test images.
 
 All train with the run's own optimizer, schedule, augmentation and batch size. Standalone accuracies are kept in
 RUN/standalone.jsonl and not computed again.
@@ -115,15 +115,19 @@ def ranking(job: Job, run: RunDir, epochs: int) -> dict[str, object]:
     """Correlation of supernet and standalone accuracies over NETWORKS networks."""
     archs = spread(job)
     scores = [trained_alone(job, run, a.key, job.space.network(a), resolution_of(a), epochs) for a in archs]
-    alone = [s["val_accuracy"] for s in scores]
     supernet = trained_supernet(replace(job, settings=replace(job.settings, supernet=str(run.path))), run)
     evaluate = SupernetEvaluator(supernet, job.data, job.settings.seed)
     shared = [evaluate(a)["val_accuracy"] for a in archs]
-    print(f"{'key':14}{'MFLOPs (multiply-adds)':>24}{'supernet':>10}{'alone':>10}")
-    for arch, a, b in zip(archs, shared, alone, strict=True):
-        print(f"{arch.key:14}{job.cost(arch).values()['macs'] / 1e6:24.2f}{a:10.4f}{b:10.4f}")
-    tau, rho = kendalltau(shared, alone).statistic, spearmanr(shared, alone).statistic
-    return {"networks": len(archs), "kendall_tau": round(float(tau), 3), "spearman": round(float(rho), 3)}
+    print(f"{'key':14}{'MFLOPs (multiply-adds)':>24}{'supernet val':>14}{'alone val':>11}{'alone test':>12}")
+    for arch, a, b in zip(archs, shared, scores, strict=True):
+        macs = job.cost(arch).values()["macs"] / 1e6
+        print(f"{arch.key:14}{macs:24.2f}{a:14.4f}{b['val_accuracy']:11.4f}{b['test_accuracy']:12.4f}")
+    result: dict[str, object] = {"networks": len(archs)}
+    for split in ("val_accuracy", "test_accuracy"):
+        alone = [s[split] for s in scores]
+        tau, rho = kendalltau(shared, alone).statistic, spearmanr(shared, alone).statistic
+        result[f"alone {split}"] = {"kendall_tau": round(float(tau), 3), "spearman": round(float(rho), 3)}
+    return result
 
 
 def one(job: Job, run: RunDir, what: str, epochs: int) -> dict[str, object]:
