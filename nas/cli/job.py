@@ -29,7 +29,7 @@ from search_spaces.staged import DataShape
 LEARNING_RATES = {"sgd": 0.1, "adamw": 0.002}
 LARGE_DATA = 10_000
 # enough steps for a supernet on small data, enough passes on large data
-LEAST_EPOCHS, MOST_EPOCHS, STEPS = 25, 100, 600
+LEAST_EPOCHS, MOST_EPOCHS, STEPS = 25, 100, 510
 SMALL_NETWORK = 10e6  # multiply-adds
 PACKAGES = ("netcarver", "torch", "torchvision", "numpy", "optuna", "onnx", "onnxruntime", "fvcore", "scikit-learn")
 
