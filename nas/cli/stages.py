@@ -15,7 +15,7 @@ from nas.rundir import RunDir
 from nas.search import SEARCHERS
 from nas.search.loop import SearchSettings, run_search
 from nas.supernet.supernet import Supernet
-from nas.training.loop import Checkpoints, Objective, TrainConfig, make_optimizer, steps_per_epoch, train
+from nas.training.loop import Checkpoints, Objective, TrainConfig, steps_per_epoch, train
 from nas.training.objectives import sandwich
 from nas.trial import Trial
 
@@ -64,7 +64,7 @@ def _loaded(job: Job, supernet: Supernet, path: Path) -> Supernet:
     source = RunDir.read(path)
     if source.config["data"]["fingerprint"] != job.data.fingerprint:
         raise InvalidSetting(f"the supernet of {path} was trained on other data than {job.data.name} is now; train a new one")
-    done = Checkpoints(source, SUPERNET).restore(supernet, make_optimizer(supernet, job.training))
+    done = Checkpoints(source, SUPERNET).restore(supernet)
     steps = job.training.epochs * steps_per_epoch(job.data, job.training)
     if done < steps:
         command = f"nas {source.config['command']} --resume --out {quote(str(path))}"

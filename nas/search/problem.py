@@ -10,21 +10,13 @@ from functools import cached_property
 import numpy as np
 
 from nas.architecture import Architecture, SearchSpace
-from nas.budget import Budget, Cost, check, excess, format_value
+from nas.budget import LABEL, Budget, Cost, check, excess, format_value
 from nas.errors import InfeasibleBudget, InvalidSetting
 from nas.trial import Trial
 
 VAL_ACCURACY = "val_accuracy"
 # how a budget on each metric is written; the inverse of what Budget.parse reads
-_UNIT = {
-    "macs": "FLOPs",
-    "params": "params",
-    "size_bytes": "B",
-    "peak_bytes": "Bpeak",
-    "latency_ms": "ms",
-    "energy_mj": "mJ",
-    "bitops": "BitOps",
-}
+_UNIT = {metric: unit for metric, (_, unit) in LABEL.items() if unit} | {"peak_bytes": "Bpeak"}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -179,19 +179,18 @@ class Checkpoints:
         self.run, self.name, self.step = run, name, 0
         self._cost, self._last = 0.0, -math.inf
 
-    def restore(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-        """Load the last checkpoint, if any; returns the number of steps done. Raises CorruptRun."""
+    def restore(self, module: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> int:
+        """Load the last checkpoint, if any; returns the number of steps done. Without `optimizer`, the weights alone.
+
+        Raises CorruptRun.
+        """
         found = self.run.load_checkpoint(self.name) if self.run else None
         if found is None:
             return 0
         tensors = from_bytes(found[0])
         module.load_state_dict({n[6:]: t for n, t in tensors.items() if n.startswith("model.")})
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            if name.startswith("optim."):
-                _, index, field = name.split(".", 2)
-                state.setdefault(int(index), {})[field] = tensor
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        if optimizer is not None:
+            _restore_optimizer(optimizer, tensors)
         self.step = int(found[1]["step"])
         return self.step
 
@@ -206,3 +205,13 @@ class Checkpoints:
         self.run.save_checkpoint(self.name, to_bytes(tensors), {"step": step}, durable=last)
         self.step, self._last = step, time.monotonic()
         self._cost = self._last - start
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Load the state that is among the tensors of a checkpoint."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optim."):
+            _, index, field = name.split(".", 2)
+            state.setdefault(int(index), {})[field] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
