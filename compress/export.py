@@ -1,6 +1,6 @@
 """Write a network as safetensors weights and in the formats that deployment runtimes read, and read them back.
 
-Adding a format is adding two functions and one line in FORMATS. `onnx` and `onnxruntime` are met in this file only.
+Adding a format is adding two functions and one line in FORMATS.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
 from nas import weights
 from nas.errors import CorruptRun, VerificationFailed
 from nas.files import sync_folder
+from nas.runtimes.ort import runner
+from nas.runtimes.runtime import Setting
 
 ARCHITECTURE, WEIGHTS = "architecture.json", "model.safetensors"
 INPUT, OUTPUT = "images", "logits"
@@ -120,10 +121,8 @@ def write_onnx(module: nn.Module, example: Tensor, path: Path) -> None:
 
 def load_onnx(path: Path) -> Callable[[Tensor], Tensor]:
     """Open an ONNX file with onnxruntime on the CPU, with as many threads as torch has."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return lambda images: torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
+    run = runner(path.read_bytes(), Setting(threads=torch.get_num_threads()))
+    return lambda images: torch.from_numpy(run(images.numpy()))
 
 
 def write_pt2(module: nn.Module, example: Tensor, path: Path) -> None:

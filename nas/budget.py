@@ -67,12 +67,16 @@ class Violation:
 
 @dataclass(frozen=True)
 class Budget:
-    """An upper limit of one metric. A relative budget holds a fraction of an original network's cost until resolved."""
+    """An upper limit of one metric. A relative budget holds a fraction of an original network's cost until resolved.
+
+    `aim` is the part of the limit that a search may use, where what it knows of the metric is noisy.
+    """
 
     text: str
     metric: str
     limit: float
     relative: bool = False
+    aim: float = 1.0
 
     @staticmethod
     def parse(text: str) -> Budget:
@@ -112,8 +116,10 @@ class Budget:
             return Violation(f"{self.metric} is not known, so {self.text} is not shown to be kept", math.inf)
         if cost.uncounted:
             return Violation(f"{self.metric} misses {', '.join(cost.uncounted)}", math.inf)
-        if value > self.limit:
-            return Violation(f"{format_value(self.metric, value)} > {self.text}", (value - self.limit) / self.limit)
+        limit = self.limit * self.aim
+        if value > limit:
+            part = f"{self.aim:.0%} of " if self.aim < 1 else ""
+            return Violation(f"{format_value(self.metric, value)} > {part}{self.text}", (value - limit) / limit)
         return None
 
 

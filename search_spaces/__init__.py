@@ -9,7 +9,7 @@ from typing import Any
 from nas.architecture import SearchSpace
 from nas.budget import Budget
 from nas.cost.counting import count
-from search_spaces import mobilenet, resnet
+from search_spaces import fbnet, mobilenet, resnet
 from search_spaces.staged import DataShape, Macro
 
 LARGEST_TO_BUDGET = 2.0
@@ -31,6 +31,7 @@ class Family:
 
 SPACES: dict[str, Family] = {
     "mobilenet": Family(mobilenet.MobileNetSpace, mobilenet.MACROS, mobilenet.MobileNetOptions, mobilenet.make),
+    "fbnet": Family(fbnet.FBNetSpace, fbnet.MACROS, fbnet.FBNetOptions, fbnet.make),
     "resnet": Family(resnet.ResNetSpace, resnet.MACROS, resnet.ResNetOptions, resnet.make),
 }
 

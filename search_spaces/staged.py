@@ -100,7 +100,7 @@ def strides(resolution: int, macro: Macro) -> tuple[int, tuple[int, ...]]:
     stages = len(macro.widths)
     halvings = max(0, min(5, (resolution // 4).bit_length() - 1))
     stem = 2 if resolution >= 64 or macro.early_stride else 1
-    order = {5: (1, 2, 4, 0, 3), 4: (1, 2, 3, 0), 3: (1, 2, 0)}[stages]
+    order = {7: (2, 3, 5, 1), 5: (1, 2, 4, 0, 3), 4: (1, 2, 3, 0), 3: (1, 2, 0)}[stages]
     halved = set(order[: max(0, halvings - (stem == 2))])
     return stem, tuple(2 if s in halved else 1 for s in range(stages))
 

@@ -22,7 +22,7 @@ FILES = ("nas.files", "nas.rundir", "nas.weights", "nas.torch_seeding")
 # a unit imports units of lower levels, and of its own level as long as no two import each other, directly or not
 LEVELS = (
     VALUES,
-    (*FILES, "nas.data", "nas.cost", "nas.supernet"),
+    (*FILES, "nas.onnx_io", "nas.data", "nas.cost", "nas.runtimes", "nas.latency", "nas.supernet"),
     ("nas.training",),
     ("nas.evaluation", "nas.search", "nas.report"),
     ("nas.cli",),
@@ -30,7 +30,7 @@ LEVELS = (
 LEVEL = {unit: level for level, units in enumerate(LEVELS) for unit in units}
 OUTSIDE = {
     "search_spaces": (*VALUES, "nas.supernet", "nas.cost"),
-    "compress": (*VALUES, *FILES, "nas.cost", "nas.data", "nas.training"),
+    "compress": (*VALUES, *FILES, "nas.cost", "nas.runtimes", "nas.data", "nas.training"),
 }
 WITHOUT_TORCH = (*VALUES, "nas.files", "nas.rundir", "nas.search", "nas.report")
 ONE_FILE_EACH = (

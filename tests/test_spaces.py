@@ -21,6 +21,8 @@ VARIANTS = {
     "resnet": ("resnet", {}),
     "resnet of bottlenecks": ("resnet", {"block": "bottleneck"}),
     "wide resnet": ("resnet", {"widen": 2.0}),
+    "fbnet": ("fbnet", {}),
+    "fbnet with resolutions": ("fbnet", {"width": 0.5, "resolutions": (24, 32)}),
 }
 
 
@@ -154,6 +156,7 @@ def test_options_are_ordered_and_distinct():
         ("resnet", {"resolutions": (0,)}, "resolutions holds 0"),
         ("resnet", {"widen": 0.0}, "widen=0.0"),
         ("resnet", {"ratios": (-1.0,)}, "choose positive numbers"),
+        ("fbnet", {"width": -1.0}, "width=-1.0 is negative"),
     ],
 )
 def test_numbers_out_of_range_are_refused(name, options, said):

@@ -9,7 +9,13 @@ from nas.supernet.calibration import recalibrate
 from nas.supernet.supernet import SKELETONS, NestedSlices, Supernet, initialize, nested_index
 from search_spaces.staged import DataShape
 
-SPACES = [("mobilenet", {}), ("mobilenet", {"squeeze_excite": True}), ("resnet", {}), ("resnet", {"block": "bottleneck"})]
+SPACES = [
+    ("mobilenet", {}),
+    ("mobilenet", {"squeeze_excite": True}),
+    ("resnet", {}),
+    ("resnet", {"block": "bottleneck"}),
+    ("fbnet", {}),
+]
 
 
 @pytest.fixture(params=SPACES, ids=str, scope="module")

@@ -12,6 +12,7 @@ from nas.cost.trace import Untraceable, trace
 from nas.errors import NasError
 from nas.seeding import numpy_rng
 from search_spaces import SPACES
+from search_spaces.fbnet import FBNetOptions
 from search_spaces.mobilenet import MobileNetOptions
 from search_spaces.resnet import ResNetOptions
 from search_spaces.staged import DataShape
@@ -38,6 +39,7 @@ def assert_counts_agree(module, example, names=("macs", "params", "activations")
         ("mobilenet", MobileNetOptions(squeeze_excite=True, resolutions=(12, 16))),
         ("resnet", ResNetOptions()),
         ("resnet", ResNetOptions(block="bottleneck")),
+        ("fbnet", FBNetOptions()),
     ],
 )
 def test_the_plan_of_a_network_is_its_trace_and_its_count(name, options):
@@ -246,6 +248,21 @@ def test_an_unknown_operation_is_named():
     cost = count(traced(module, 1, 3, 8, 8))
     assert cost.uncounted == ("cumsum (cumsum)",)
     assert Budget.parse("1GFLOPs").check(cost) is not None
+
+
+class NormAct(nn.BatchNorm2d):
+    """A batch norm with its activation, as in timm."""
+
+    def forward(self, x):
+        x = F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, self.training, 0.1, 1e-5)
+        return F.relu(x)
+
+
+def test_a_batch_norm_by_function_is_one():
+    own = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.BatchNorm2d(4), nn.ReLU())
+    other = nn.Sequential(nn.Conv2d(3, 4, 1), NormAct(4), NormAct(4))
+    assert traced(other, 1, 3, 8, 8).canonical() == traced(own, 1, 3, 8, 8).canonical()
+    assert_counts_agree(other, torch.zeros(1, 3, 8, 8))
 
 
 def test_an_unknown_module_is_named():

@@ -17,11 +17,14 @@ from nas.budget import format_value
 from nas.cli.deliver import deliver, header
 from nas.cli.errors import Interrupted
 from nas.cli.job import Job, configuration, make_job
+from nas.cli.latency import TABLE
 from nas.cli.progress import log
 from nas.cli.settings import read
 from nas.cli.stages import searched, trained_supernet
+from nas.cli.timing import timed
 from nas.errors import InvalidBudget, InvalidSetting, VerificationFailed
 from nas.evaluation.supernet import SupernetEvaluator
+from nas.latency.table import table_text
 from nas.report.write import write_report
 from nas.rundir import RunDir
 from nas.search import SEARCHERS
@@ -35,12 +38,12 @@ def run_search(ctx: typer.Context) -> None:
         raise InvalidBudget("no --budget was given; say what the network may cost, for example --budget 3MFLOPs")
     if settings.searcher not in SEARCHERS:
         raise InvalidSetting(f"--searcher {settings.searcher!r} is not known; choose one of {', '.join(SEARCHERS)}")
-    job = make_job(settings)
+    job = make_job(settings, resumed)
     job.problem.check()
     with working(job, resumed, ctx, "search") as run:
         supernet = trained_supernet(job, run)
         evaluator = SupernetEvaluator(supernet, job.data, settings.seed)
-        trials = searched(job, run, evaluator)
+        job, trials = timed(job, run, evaluator, searched(job, run, evaluator))
         summary = deliver(job, run, evaluator, trials)
         summary["seconds"] = round(time.monotonic() - start, 1)
         run.write_json("summary.json", summary)
@@ -56,7 +59,7 @@ def run_train(ctx: typer.Context) -> None:
     """The whole of `nas train`."""
     start = time.monotonic()
     settings, resumed = read(ctx, "train")
-    job = make_job(settings)
+    job = make_job(settings, resumed)
     with working(job, resumed, ctx, "train") as run:
         evaluator = SupernetEvaluator(trained_supernet(job, run), job.data, settings.seed)
         ends = {"largest": job.space.largest(), "smallest": job.space.smallest()}
@@ -77,6 +80,8 @@ def working(job: Job, resumed: Path | None, ctx: typer.Context, command: str) ->
     with RunDir.open(resumed) if resumed else RunDir.create(command, config, ctx.params.get("out")) as run:
         if resumed:
             _refuse_changes(run, config)
+        elif job.own_latency is not None:
+            run.write_text(TABLE, table_text(job.own_latency.predictor.table))
         log(f"run directory {run.path}")
         log(describe(job))
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import re
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,26 @@ import torch
 
 from nas.architecture import Architecture, SearchSpace
 from nas.budget import Budget, Cost, parse_all
+from nas.cli.latency import bench_of, cost_models
 from nas.cli.settings import Settings, command_line
+from nas.cli.space import sizing, space_of, space_options
 from nas.cost.counting import count
 from nas.data.augment import Augmentation, default_augmentation
 from nas.data.dataset import Dataset
 from nas.data.load import DataConfig, load
 from nas.errors import InvalidBudget, InvalidSetting
+from nas.latency.bench import Bench
+from nas.latency.costing import CostModel, OwnLatency
+from nas.latency.machine import device_name
 from nas.rundir import RunDir
 from nas.search.problem import SearchProblem
 from nas.training.loop import OPTIMIZERS, TrainConfig
-from search_spaces import SPACES, Family, sized
+from search_spaces import SPACES, sized
 from search_spaces.staged import DataShape
 
+LATENCY = "latency_ms"
+# of a budget in ms: timings of one file differ by a few percent from one process to the next
+HEADROOM = 0.95
 LEARNING_RATES = {"sgd": 0.1, "adamw": 0.002}
 LARGE_DATA = 10_000
 # enough steps for a supernet on small data, enough passes on large data
@@ -36,13 +44,15 @@ PACKAGES = ("netcarver", "torch", "torchvision", "numpy", "optuna", "onnx", "onn
 
 @dataclass(frozen=True)
 class Job:
-    """All that the stages of a search or a training share."""
+    """All that the stages of a search or a training share; `models` say what counting does not: time and energy."""
 
     settings: Settings
     device: torch.device
     data: Dataset
     space: SearchSpace
     budgets: tuple[Budget, ...]
+    bench: Bench
+    models: tuple[CostModel, ...] = ()
 
     @property
     def versions(self) -> dict[str, str]:
@@ -63,7 +73,7 @@ class Job:
             s.lr if s.lr is not None else LEARNING_RATES[s.optimizer],
             s.weight_decay,
             clip_norm=s.clip_norm,
-            precision=precision(s.precision, self.device, self.space),
+            precision=precision(s.train_precision, self.device, self.space),
             seed=s.seed,
         )
 
@@ -76,42 +86,54 @@ class Job:
     def problem(self) -> SearchProblem:
         """What is searched: minimize validation error and every budgeted metric."""
         objectives = tuple(b.metric for b in self.budgets)
-        return SearchProblem(self.space, self.cost, self.budgets, self.settings.seed, objectives)
+        return SearchProblem(self.space, self.cost, self.aims, self.settings.seed, objectives)
+
+    @property
+    def aims(self) -> tuple[Budget, ...]:
+        """The budgets that the search keeps: of a limit on this machine's time a little is left for its noise."""
+        return tuple(replace(b, aim=HEADROOM) if b.metric == LATENCY else b for b in self.budgets)
+
+    @property
+    def own_latency(self) -> OwnLatency | None:
+        """The model of this machine's time, None where no budget needs it."""
+        return next((model for model in self.models if isinstance(model, OwnLatency)), None)
 
     def cost(self, arch: Architecture) -> Cost:
-        """Count the plan of `arch`."""
-        return count(self.space.plan(arch))
+        """Count the plan of `arch`, and predict what the tables tell."""
+        plan = self.space.plan(arch)
+        counted = count(plan)
+        predicted = {name: metric for model in self.models for name, metric in model(arch, plan).items()}
+        return replace(counted, metrics={**counted.metrics, **predicted})
 
 
-def make_job(settings: Settings) -> Job:
-    """Read the data, size the space. Raises InvalidSetting, InvalidData, InvalidBudget."""
+def make_job(settings: Settings, resumed: Path | None = None) -> Job:
+    """Read the data, size the space, measure or load the latency table. Raises InvalidSetting, InvalidData, InvalidBudget."""
     if settings.optimizer not in OPTIMIZERS:
         raise InvalidSetting(f"--optimizer {settings.optimizer!r} is not known; choose one of {', '.join(OPTIMIZERS)}")
     if settings.space not in SPACES:
         raise InvalidSetting(f"--space {settings.space!r} is not known; choose one of {', '.join(SPACES)}")
     device, budgets = pick_device(settings.device), parse_all(settings.budget)
-    family = SPACES[settings.space]
-    options = space_options(family, settings.set)
-    folder = Path(settings.data_dir) if settings.data_dir else None
+    for budget in budgets:
+        if budget.relative:
+            raise InvalidBudget(f"budget {budget.text!r} is relative to an original network, which a search does not have")
+    bench, folder = bench_of(settings, device), Path(settings.data_dir) if settings.data_dir else None
     data = load(DataConfig(settings.data, folder, settings.resolution))
-    if settings.supernet:
-        space = space_of(RunDir.read(Path(settings.supernet)).config)
-    else:
-        space = sized(family, DataShape(data.channels, data.resolution, data.classes), budgets, options)
-    _refuse_unknown_metrics(budgets, space)
+    space = _space(settings, data, budgets, bench, resumed)
+    models = cost_models(budgets, space, bench, settings, resumed)
     torch.set_num_threads(settings.threads or default_threads(space))
     # arrays of images live where they are used; image folders are decoded on the processor
     data = replace(data, train=data.train.to(device), val=data.val.to(device))
-    return Job(settings, device, data, space, budgets)
+    return Job(settings, device, data, space, budgets, bench, models)
 
 
-def space_of(config: dict[str, Any]) -> SearchSpace:
-    """Build the space that a run's configuration names."""
-    stored = config["space"]
-    family = SPACES.get(stored["name"])
-    if family is None or family.space.version != stored["version"]:
-        raise InvalidSetting(f"space {stored['name']!r} version {stored['version']} is not known to this netcarver")
-    return family.space.from_settings(stored["settings"])
+def _space(settings: Settings, data: Dataset, budgets: tuple[Budget, ...], bench: Bench, resumed: Path | None) -> SearchSpace:
+    """The space of the run that is gone on with or whose supernet is searched, else one that is sized to the budgets."""
+    family = SPACES[settings.space]
+    options, source = space_options(family, settings.set), resumed or settings.supernet
+    if source:
+        return space_of(RunDir.read(Path(source)).config)
+    shape = DataShape(data.channels, data.resolution, data.classes)
+    return sized(family, shape, list(sizing(budgets, family, shape, options, bench)), options)
 
 
 def configuration(job: Job, command: str) -> dict[str, Any]:
@@ -126,6 +148,7 @@ def configuration(job: Job, command: str) -> dict[str, Any]:
         "seed": job.settings.seed,
         "versions": job.versions,
         "device": {"type": job.device.type, "name": device_name(job.device), "threads": torch.get_num_threads()},
+        "target": asdict(job.bench.target),
         "budgets": [{"text": b.text, "metric": b.metric, "limit": b.limit} for b in job.budgets],
         "objectives": list(job.problem.objectives),
         "space": {"name": space.name, "version": space.version, "settings": space.settings},
@@ -134,30 +157,6 @@ def configuration(job: Job, command: str) -> dict[str, Any]:
         "data": {**described, "train": len(data.train), "val": len(data.val)},
     }
     return json.loads(json.dumps(value))
-
-
-def space_options(family: Family, texts: tuple[str, ...]) -> Any:  # noqa: ANN401
-    """Read `name=value` settings into the options of a space. Raises InvalidSetting."""
-    values: dict[str, object] = {}
-    fields = family.options.__dataclass_fields__
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or name not in fields:
-            raise InvalidSetting(f"--set {text!r} is not NAME=VALUE with a NAME of {', '.join(fields)}")
-        values[name] = _read(text, value, fields[name].default)
-    return family.options(**values)
-
-
-def _read(text: str, value: str, default: Any) -> object:  # noqa: ANN401
-    """Read a value of the default's type; a tuple is a comma-separated list."""
-    try:
-        if isinstance(default, bool):
-            return {"true": True, "false": False}[value.lower()]
-        if isinstance(default, tuple):
-            return tuple(float(v) if "." in v else int(v) for v in value.split(","))
-        return type(default)(value)
-    except (ValueError, KeyError) as cause:
-        raise InvalidSetting(f"--set {text!r}: expected a value like {default!r}") from cause
 
 
 def pick_device(name: str) -> torch.device:
@@ -174,16 +173,6 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def device_name(device: torch.device) -> str:
-    """Model of the processor or graphics card."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
-
-
 def precision(name: str, device: torch.device, space: SearchSpace) -> str:
     """Read auto, fp32 or bf16. Automatic is bf16 where the hardware multiplies it natively.
 
@@ -191,7 +180,7 @@ def precision(name: str, device: torch.device, space: SearchSpace) -> str:
     (docs/benchmarks.md), so that only spaces of dense convolutions get it there.
     """
     if name not in ("auto", "fp32", "bf16"):
-        raise InvalidSetting(f"--precision {name!r} is not known; choose auto, fp32 or bf16")
+        raise InvalidSetting(f"--train-precision {name!r} is not known; choose auto, fp32 or bf16")
     if name != "auto":
         return name
     if device.type == "cuda":
@@ -206,14 +195,3 @@ def default_threads(space: SearchSpace) -> int:
     """All cores; one for small networks, whose threads mostly wait, and for each other when the machine is busy."""
     largest = count(space.plan(space.largest())).values()["macs"]
     return 1 if largest < SMALL_NETWORK else torch.get_num_threads()
-
-
-def _refuse_unknown_metrics(budgets: tuple[Budget, ...], space: SearchSpace) -> None:
-    known = count(space.plan(space.smallest())).metrics
-    for budget in budgets:
-        if budget.relative:
-            raise InvalidBudget(f"budget {budget.text!r} is relative to an original network, which a search does not have")
-        if budget.metric not in known:
-            raise InvalidBudget(
-                f"budget {budget.text!r} needs {budget.metric}, which cannot be searched yet; known: {', '.join(known)}"
-            )

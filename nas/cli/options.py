@@ -34,7 +34,7 @@ _DATA = "digits, fashion-mnist, cifar10, cifar100, imagefolder:DIR, npz:FILE"
 Budgets = Annotated[
     list[str] | None,
     typer.Option(
-        "--budget", "-b", help="What the network may cost, such as 3MFLOPs, 500kparams, 2MB, 320KBpeak. Repeatable; all hold."
+        "--budget", "-b", help="What the network may cost, such as 3MFLOPs, 2ms, 2MB, 320KBpeak. Repeatable; all hold."
     ),
 ]
 Data = Annotated[str, typer.Option(help=f"Data set: {_DATA}.")]
@@ -51,7 +51,22 @@ Smoothing = Annotated[float, typer.Option(min=0, max=1, help="Label smoothing.")
 ClipNorm = Annotated[float, typer.Option(help="Largest gradient norm.")]
 Cutout = Annotated[int, typer.Option(help="Side of the square that cutout hides, in pixels; 0 for none.")]
 Mixup = Annotated[float, typer.Option(help="Alpha of mixup; 0 for none.")]
-Precision = Annotated[str, typer.Option(help="Precision of training: auto, fp32 or bf16 (autocast).")]
+TrainPrecision = Annotated[str, typer.Option("--train-precision", help="auto, fp32 or bf16 (autocast).")]
+Runtime = Annotated[
+    str | None,
+    typer.Option(
+        help="Runtime that latency is measured in: onnxruntime, torch, torch-compile or openvino.",
+        show_default="onnxruntime on cpu, torch on cuda",
+    ),
+]
+TargetPrecision = Annotated[str, typer.Option("--precision", help="Precision of the timed network: fp32, bf16, fp16 or int8.")]
+Batch = Annotated[int, typer.Option("--batch", min=1, help="Images a pass of the timed network.")]
+Table = Annotated[
+    Path | None, typer.Option("--table", help="Latency table to use.", show_default="that of this machine, measured if need be")
+]
+AcceptForeign = Annotated[
+    bool, typer.Option("--accept-foreign-table", help="Use --table though it was measured on another target.")
+]
 Searcher = Annotated[str, typer.Option(help="random, evolution, optuna-tpe or optuna-nsga2.")]
 Trials = Annotated[int, typer.Option(min=1, help="Networks to evaluate.")]
 Finetune = Annotated[

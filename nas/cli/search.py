@@ -27,7 +27,12 @@ def search(  # noqa: PLR0913 - the options of a command are its parameters
     clip_norm: opt.ClipNorm = DEFAULTS.clip_norm,
     cutout: opt.Cutout = DEFAULTS.cutout,
     mixup: opt.Mixup = DEFAULTS.mixup,
-    precision: opt.Precision = DEFAULTS.precision,
+    train_precision: opt.TrainPrecision = DEFAULTS.train_precision,
+    runtime: opt.Runtime = None,
+    precision: opt.TargetPrecision = DEFAULTS.precision,
+    batch: opt.Batch = DEFAULTS.batch,
+    table: opt.Table = None,
+    accept_foreign_table: opt.AcceptForeign = DEFAULTS.accept_foreign_table,
     searcher: opt.Searcher = DEFAULTS.searcher,
     trials: opt.Trials = DEFAULTS.trials,
     finetune_epochs: opt.Finetune = DEFAULTS.finetune_epochs,
@@ -43,12 +48,15 @@ def search(  # noqa: PLR0913 - the options of a command are its parameters
     """Search the best network that keeps a budget.
 
     Trains one supernet on your data, searches it, extracts the best network that keeps every --budget, verifies the
-    files that it hands over (best/model.onnx, .pt2, .safetensors) and writes a report.
+    files that it hands over (best/model.onnx, .pt2, .safetensors) and writes a report. A budget in ms is kept by the
+    measured time of the exported file on this machine; the latency table that guides the search is measured first.
 
     \b
     Examples:
       nas search --budget 3MFLOPs
       nas search --budget 20MFLOPs --budget 500kparams --data npz:cifar10.npz --finetune-epochs 10
+      nas search --budget 0.5ms --data npz:cifar10.npz --space resnet
+      nas search --budget 15ms@pixel3 --space fbnet --data imagefolder:photos --resolution 224
       nas search --budget 3MFLOPs --searcher optuna-tpe --supernet runs/search-1
       nas search --resume --out runs/search-1
 

@@ -40,7 +40,12 @@ class Settings:
     clip_norm: float = 5.0
     cutout: int = 0
     mixup: float = 0.0
-    precision: str = "auto"
+    train_precision: str = "auto"
+    runtime: str | None = None
+    precision: str = "fp32"
+    batch: int = 1
+    table: str | None = None
+    accept_foreign_table: bool = False
     searcher: str = "evolution"
     trials: int = 100
     finetune_epochs: int = 0

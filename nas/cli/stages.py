@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
 
 import torch.nn as nn
 
+from nas.architecture import Architecture
 from nas.cli.job import Job
 from nas.cli.progress import bar
 from nas.errors import InvalidSetting
@@ -14,12 +17,14 @@ from nas.evaluation.supernet import SupernetEvaluator
 from nas.rundir import RunDir
 from nas.search import SEARCHERS
 from nas.search.loop import SearchSettings, run_search
+from nas.seeding import derive
 from nas.supernet.supernet import Supernet
 from nas.training.loop import Checkpoints, Objective, TrainConfig, steps_per_epoch, train
 from nas.training.objectives import sandwich
 from nas.trial import Trial
 
 SUPERNET = "supernet"
+LOG = "latency.jsonl"  # networks that were timed during the search, a line each
 
 
 def trained_supernet(job: Job, run: RunDir) -> Supernet:
@@ -40,23 +45,53 @@ def fit(label: str, module: nn.Module, objective: Objective, job: Job, config: T
             shown.update(progress.step, f"epoch {progress.epoch + 1}/{config.epochs}, loss {progress.loss:.3f}")
 
 
-def searched(job: Job, run: RunDir, evaluator: SupernetEvaluator) -> list[Trial]:
-    """Search, going on after the recorded trials."""
-    searcher = SEARCHERS[job.settings.searcher](job.problem, run.path / "study.journal")
-    done = [Trial.from_json(line, job.space.from_json(line["architecture"])) for line in run.trials()]
-    with bar("search", job.settings.trials) as shown:
+@dataclass(frozen=True)
+class Part:
+    """A search, or one that goes on with another predictor: `start` trials were recorded before it, some with known scores."""
+
+    number: int = 0
+    start: int = 0
+    trials: int | None = None
+    known: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+def searched(job: Job, run: RunDir, evaluator: SupernetEvaluator, part: Part | None = None) -> list[Trial]:
+    """Search, going on after the recorded trials of this part; the trials are counted from 0 in every part."""
+    part = part or Part()
+    problem, journal = job.problem, run.path / "study.journal"
+    if part.number:
+        problem = replace(problem, seed=derive(problem.seed, "part", part.number))
+        journal = journal.with_stem(f"study-{part.number}")
+    searcher = SEARCHERS[job.settings.searcher](problem, journal)
+    wanted = part.trials or job.settings.trials
+    done = [_counted_from(part.start, line, job) for line in recorded(run, part)]
+    with bar("search", wanted) as shown:
         complete = sum(t.state == "complete" for t in done)
         best_accuracy = max((t.scores["val_accuracy"] for t in done if t.scores), default=0.0)
 
         def record(trial: Trial) -> None:
             nonlocal complete, best_accuracy
-            run.append_trial(trial.to_json())
+            run.append_trial(replace(trial, number=trial.number + part.start).to_json())
             if trial.state == "complete":
                 complete += 1
                 best_accuracy = max(best_accuracy, trial.scores["val_accuracy"])
             shown.update(complete, f"best {best_accuracy:.2%} validation")
 
-        return run_search(job.problem, searcher, evaluator, SearchSettings(job.settings.trials), record, done)
+        def evaluate(arch: Architecture) -> Mapping[str, float]:
+            return part.known.get(arch.key) or evaluator(arch)
+
+        return run_search(problem, searcher, evaluate, SearchSettings(wanted), record, done)
+
+
+def recorded(run: RunDir, part: Part) -> list[dict]:
+    """The recorded trials of a part: up to where the next one was timed."""
+    ends = {line["attempt"]: line["trials"] for line in run.read_lines(LOG)}
+    return run.trials()[part.start : ends.get(part.number)]
+
+
+def _counted_from(start: int, line: dict, job: Job) -> Trial:
+    trial = Trial.from_json(line, job.space.from_json(line["architecture"]))
+    return replace(trial, number=trial.number - start)
 
 
 def _loaded(job: Job, supernet: Supernet, path: Path) -> Supernet:

@@ -27,7 +27,7 @@ def train(  # noqa: PLR0913 - the options of a command are its parameters
     clip_norm: opt.ClipNorm = DEFAULTS.clip_norm,
     cutout: opt.Cutout = DEFAULTS.cutout,
     mixup: opt.Mixup = DEFAULTS.mixup,
-    precision: opt.Precision = DEFAULTS.precision,
+    train_precision: opt.TrainPrecision = DEFAULTS.train_precision,
     device: opt.Device = DEFAULTS.device,
     threads: opt.Threads = None,
     seed: opt.Seed = DEFAULTS.seed,

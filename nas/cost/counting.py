@@ -2,8 +2,8 @@
 
 The counting rule, which nas/cost/recount.py follows with fvcore: a multiply-add is one operation, and convolutions, linear
 layers, matrix products and attention have them. Batch norm counts nothing, for it folds into the convolution before it.
-Biases, pooling, activations, elementwise arithmetic, other norms, concatenation, padding and resizing count nothing, as is
-usual in the mobile literature. An operation that is not in MACS is unknown, and unknown is not zero: `Cost.uncounted` names it.
+Biases, pooling, activations, elementwise arithmetic, other norms, concatenation, shuffling, padding and resizing count nothing,
+as is usual in the mobile literature. An operation that is not in MACS is unknown and not zero: `Cost.uncounted` names it.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ MACS: dict[str, Callable[[Layer], int]] = {
     "norm": no_macs,
     "layernorm": no_macs,
     "concat": no_macs,
+    "shuffle": no_macs,
     "pad": no_macs,
     "resize": no_macs,
     "parameter": no_macs,

@@ -14,7 +14,7 @@ from nas.plan import Layer, Size
 
 Shape = tuple[int, ...]
 # layers that runtimes fuse with an activation that follows them
-_FUSES_ACT = frozenset({"conv", "linear", "add", "norm"})
+FUSES_ACT = frozenset({"conv", "linear", "add", "norm"})
 
 
 @dataclass
@@ -135,10 +135,26 @@ def _batch_norm(draft: Draft, node: fx.Node) -> None:
     norm: Any = draft.module(node)
     if not (norm.affine and norm.track_running_stats):
         return unknown(draft, node)
+    _norm(draft, node, norm.num_features)
+
+
+def _norm(draft: Draft, node: fx.Node, channels: int) -> None:
     host = draft.host(node)
-    if host and host.op in ("conv", "linear") and not (host.norm or host.act) and host.out_channels == norm.num_features:
+    if host and host.op in ("conv", "linear") and not (host.norm or host.act) and host.out_channels == channels:
         return draft.fuse(node, replace(host, norm=True))
-    draft.emit(node, replace(_layer(draft, node, "norm"), norm=True))
+    layer = _layer(draft, node, "norm")
+    draft.emit(node, replace(layer, inputs=layer.inputs[:1], norm=True))
+
+
+def _batch_norm_function(draft: Draft, node: fx.Node) -> None:
+    """A batch norm by function, as the classes of other libraries that derive from nn.BatchNorm2d call it."""
+    image, *own = draft.inputs(node)
+    statistics = [draft.source[n] for n in own]
+    if [draft.layers[name].op for name in statistics if name in draft.layers] != ["buffer", "buffer", "parameter", "parameter"]:
+        return unknown(draft, node)
+    for name in statistics:
+        del draft.layers[name]  # they are this layer's
+    _norm(draft, node, draft.shapes[own[0]][0])
 
 
 def _layer_norm(draft: Draft, node: fx.Node) -> None:
@@ -152,7 +168,7 @@ def _layer_norm(draft: Draft, node: fx.Node) -> None:
 def _act(name: str) -> Handler:
     def handle(draft: Draft, node: fx.Node) -> None:
         host = draft.host(node)
-        if host and host.op in _FUSES_ACT and not host.act:
+        if host and host.op in FUSES_ACT and not host.act:
             return draft.fuse(node, replace(host, act=name))
         draft.emit(node, replace(_layer(draft, node, "act"), act=name))
 
@@ -171,6 +187,11 @@ def _elementwise(op: str) -> Handler:
 
 def _plain(op: str) -> Handler:
     return lambda draft, node: draft.emit(node, _layer(draft, node, op))
+
+
+def _channel_shuffle(draft: Draft, node: fx.Node) -> None:
+    module: Any = draft.module(node)
+    draft.emit(node, replace(_layer(draft, node, "shuffle"), groups=module.groups))
 
 
 def _pool(op: str) -> Handler:
@@ -249,8 +270,8 @@ _ACTS: dict[type[nn.Module], str] = {
 }
 _VIEW_MODULES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout, nn.Flatten, nn.Unflatten)
 _VIEW_FUNCTIONS = (
-    "flatten unflatten view reshape permute transpose swapaxes movedim squeeze unsqueeze expand expand_as contiguous clone to "
-    "float detach chunk split unbind getitem dropout dropout2d stochastic_depth"
+    "flatten unflatten view view_as reshape reshape_as permute transpose swapaxes movedim squeeze unsqueeze expand expand_as "
+    "contiguous clone to float detach chunk split unbind getitem dropout dropout2d stochastic_depth"
 ).split()
 
 MODULES: dict[type[nn.Module], Handler] = {
@@ -268,6 +289,7 @@ MODULES: dict[type[nn.Module], Handler] = {
     nn.Softmax: _plain("softmax"),
     nn.ZeroPad2d: _plain("pad"),
     nn.Upsample: _plain("resize"),
+    nn.ChannelShuffle: _channel_shuffle,
     **{module: _act(name) for module, name in _ACTS.items()},
     **dict.fromkeys(_VIEW_MODULES, _view),
 }
@@ -283,6 +305,7 @@ FUNCTIONS: dict[str, Handler] = {
     **dict.fromkeys(("matmul", "bmm", "mm", "linear"), _product),
     "scaled_dot_product_attention": _attention,
     "softmax": _plain("softmax"),
+    "batch_norm": _batch_norm_function,
     "layer_norm": _plain("layernorm"),
     "pad": _plain("pad"),
     "interpolate": _plain("resize"),

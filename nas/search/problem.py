@@ -76,7 +76,7 @@ class SearchProblem:
         costs = ", ".join(f"{m} {format_value(m, v)}" for m, v in self.smallest_cost.values().items())
         broken = [b for b in self.budgets if (violation := b.check(self.smallest_cost)) and math.isfinite(violation.excess)]
         unknown = [v.text for v in check(self.budgets, self.smallest_cost) if math.isinf(v.excess)]
-        nearest = " ".join(nearest_budget(b.metric, self.smallest_cost.values()[b.metric]) for b in broken)
+        nearest = " ".join(nearest_budget(b.metric, self.smallest_cost.values()[b.metric] / b.aim) for b in broken)
         parts = [f"the smallest network has {costs or 'no known cost'}", *unknown]
         return "; ".join([*parts, f"the nearest feasible budget is {nearest}"] if nearest else parts)
 

@@ -26,6 +26,16 @@ def complete_trials(trials: Sequence[Trial], problem: SearchProblem) -> list[Tri
     raise InfeasibleBudget(f"none of {len(trials)} networks keeps {problem.limits()}; {problem.advice()}")
 
 
+def evaluated(trials: Sequence[Trial]) -> list[Trial]:
+    """Trials whose accuracy is known, whatever they cost."""
+    return [t for t in trials if t.state == "complete"]
+
+
+def least_excess(trials: Sequence[Trial], problem: SearchProblem) -> list[Trial]:
+    """Evaluated networks by how far they are over the budgets, the nearest first."""
+    return sorted(evaluated(trials), key=lambda t: (problem.excess_of(t.cost), t.number))
+
+
 def best(trials: Sequence[Trial], problem: SearchProblem) -> Trial:
     """The network with the highest validation accuracy; of equal ones that with the lowest loss, the cheapest, the earliest.
 

@@ -45,7 +45,8 @@ class ConvNormAct(nn.Module):
 class BlockSpec:
     """One residual block. `hidden` is the inner width; `residual` adds the input to the output, `projects` projects it first.
 
-    The first block of a stage projects at any width, so that a subnet has no weights that the largest network lacks.
+    The first block of a stage projects at any width, so that a subnet has no weights that the largest network lacks. `groups`
+    are those of the 1x1 convolutions of an inverted residual.
     """
 
     in_channels: int
@@ -56,6 +57,7 @@ class BlockSpec:
     squeeze_excite: bool = False
     residual: bool = True
     projects: bool = False
+    groups: int = 1
 
 
 class SqueezeExcite(nn.Module):
@@ -74,12 +76,16 @@ class SqueezeExcite(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Expand 1x1, depthwise, linear project 1x1 (MobileNetV2, Sandler et al. 2018)."""
+    """Expand 1x1, depthwise, linear project 1x1 (MobileNetV2, Sandler et al. 2018).
+
+    Groups of 1x1 convolutions exchange channels by a shuffle after the expansion (FBNet, Wu et al. 2019).
+    """
 
     def __init__(self, spec: BlockSpec) -> None:
         super().__init__()
         expand, depthwise, project = _inverted_convs(spec)
         self.expand = ConvNormAct((spec.in_channels, spec.hidden), expand)
+        self.shuffle = nn.ChannelShuffle(spec.groups) if spec.groups > 1 else None
         self.depthwise = ConvNormAct((spec.hidden, spec.hidden), depthwise)
         self.se = SqueezeExcite(spec.hidden) if spec.squeeze_excite else None
         self.project = ConvNormAct((spec.hidden, spec.out_channels), project)
@@ -92,7 +98,10 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C_in, H, W) to (N, C_out, H/stride, W/stride)."""
-        y = self.depthwise(self.expand(x))
+        y = self.expand(x)
+        if self.shuffle is not None:
+            y = self.shuffle(y)
+        y = self.depthwise(y)
         if self.se is not None:
             y = self.se(y)
         y = self.project(y)
@@ -144,6 +153,8 @@ def inverted_residual_layers(name: str, source: str, size: Size, spec: BlockSpec
     """Layers of `InvertedResidual`."""
     expand, depthwise, project = _inverted_convs(spec)
     layers = [conv(f"{name}.expand", source, (spec.in_channels, spec.hidden), size, expand)]
+    if spec.groups > 1:
+        layers.append(shuffle(f"{name}.shuffle", layers[-1], spec.groups))
     layers.append(conv(f"{name}.depthwise", layers[-1].name, (spec.hidden, spec.hidden), size, depthwise))
     if spec.squeeze_excite:
         layers.extend(_squeeze_excite_layers(f"{name}.se", layers[-1]))
@@ -180,8 +191,15 @@ def add(name: str, inputs: tuple[str, ...], like: Layer, act: str = "") -> Layer
     return Layer(name, "add", inputs, like.out_channels, like.out_channels, like.out_size, like.out_size, act=act)
 
 
+def shuffle(name: str, source: Layer, groups: int) -> Layer:
+    """Interleave the channels of groups (ShuffleNet, Zhang et al. 2018)."""
+    channels, size = source.out_channels, source.out_size
+    return Layer(name, "shuffle", (source.name,), channels, channels, size, size, groups=groups)
+
+
 def _inverted_convs(spec: BlockSpec) -> tuple[ConvSpec, ConvSpec, ConvSpec]:
-    return ConvSpec(act="relu"), ConvSpec(spec.kernel, spec.stride, spec.hidden, act="relu"), ConvSpec()
+    expand, project = ConvSpec(groups=spec.groups, act="relu"), ConvSpec(groups=spec.groups)
+    return expand, ConvSpec(spec.kernel, spec.stride, spec.hidden, act="relu"), project
 
 
 def _shortcut(spec: BlockSpec) -> ConvNormAct | None:

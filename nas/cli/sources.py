@@ -1,0 +1,182 @@
+"""Networks that a user names: a run, an architecture of a space, a model of torchvision or timm, an ONNX file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+import torch
+import torch.nn as nn
+
+from nas import files
+from nas.architecture import Architecture, SearchSpace
+from nas.cli.space import space_of
+from nas.cost.onnx_plan import onnx_plan
+from nas.cost.trace import Untraceable, trace
+from nas.errors import InvalidSetting, MissingPackage
+from nas.plan import Plan
+from nas.rundir import RunDir
+
+Shape = tuple[int, int, int]
+DEFAULT_SHAPE = (3, 224, 224)
+BEST = "best/architecture.json"
+FORMS = "torchvision:NAME, timm:NAME, a run directory, RUN:KEY for one of its trials, an architecture.json, or a model.onnx"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network by the name that the user gave it; `space` and `architecture` where it is one of ours."""
+
+    name: str
+    plan: Plan
+    space: SearchSpace | None = None
+    architecture: Architecture | None = None
+
+
+def read_shape(text: str) -> Shape:
+    """Read channels x height x width. Raises InvalidSetting."""
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", text)
+    if not match:
+        raise InvalidSetting(f"--shape {text!r} was not understood; write channels x height x width, like 3x224x224")
+    return int(match[1]), int(match[2]), int(match[3])
+
+
+def read_network(text: str, shape: Shape | None = None) -> Network:
+    """The plan of a network for images of `shape`; without one the network's own, else 3x224x224.
+
+    Raises InvalidSetting if the network does not exist or takes other images, MissingPackage.
+    """
+    for form, reader in PLANS.items():
+        if text.startswith(form) or text.endswith(form):
+            return reader(text, shape)
+    return _plan_of_architecture(text, shape)
+
+
+def module_of(text: str) -> nn.Module:
+    """The module of a network, with random weights. Raises InvalidSetting, MissingPackage."""
+    for form, reader in MODULES.items():
+        if text.startswith(form):
+            return reader(text.removeprefix(form))
+    space, arch = architecture_of(text)
+    return space.network(arch)
+
+
+def architecture_of(text: str) -> tuple[SearchSpace, Architecture]:
+    """The architecture of a run directory, of RUN:KEY, or of an architecture.json. Raises InvalidSetting, CorruptRun."""
+    path, (run, colon, key) = Path(text), text.rpartition(":")
+    if path.is_dir():
+        content = RunDir.read(path).read_json(BEST)
+        return _described(content, str(path / BEST))
+    if colon and Path(run).is_dir():
+        return _trial(RunDir.read(Path(run)), key)
+    if path.suffix == ".json":
+        return _described(_read_json(path), text)
+    raise InvalidSetting(f"network {text!r} was not understood{_hint(text)}; expected {FORMS}")
+
+
+# -- plans
+
+
+def _plan_of_module(text: str, shape: Shape | None) -> Network:
+    shape = shape or DEFAULT_SHAPE
+    try:
+        with torch.device("meta"):  # shapes are enough, and weights take time
+            plan = trace(module_of(text), torch.zeros(1, *shape))
+    except (RuntimeError, Untraceable):  # some constructors compute with what they make
+        plan = trace(module_of(text), torch.zeros(1, *shape))
+    return Network(text, plan)
+
+
+def _plan_of_onnx(text: str, shape: Shape | None) -> Network:
+    return Network(text, onnx_plan(Path(text), shape))
+
+
+def _plan_of_architecture(text: str, shape: Shape | None) -> Network:
+    space, arch = architecture_of(text)
+    plan = space.plan(arch)
+    own = (plan.input_channels, *plan.input_size)
+    if shape not in (None, own):
+        given, needed = ("x".join(map(str, s)) for s in (shape or (), own))
+        raise InvalidSetting(f"--shape {given}: {text} is a network for images of {needed}; drop --shape")
+    return Network(text, plan, space, arch)
+
+
+PLANS: dict[str, Callable[[str, Shape | None], Network]] = {
+    "torchvision:": _plan_of_module,
+    "timm:": _plan_of_module,
+    ".onnx": _plan_of_onnx,
+}
+
+
+# -- modules
+
+
+def _torchvision(name: str) -> nn.Module:
+    from torchvision import models  # only where one is named
+
+    known = models.list_models(module=models)
+    if name not in known:
+        raise _unknown_model("torchvision", name, known)
+    return models.get_model(name, weights=None)
+
+
+def _timm(name: str) -> nn.Module:
+    try:
+        import timm  # an extra
+    except ImportError as error:
+        raise MissingPackage(f"timm:{name} needs timm; install it with: pip install 'netcarver[timm]'") from error
+    if not timm.is_model(name):
+        raise _unknown_model("timm", name, timm.list_models())
+    return timm.create_model(name, pretrained=False)
+
+
+MODULES: dict[str, Callable[[str], nn.Module]] = {"torchvision:": _torchvision, "timm:": _timm}
+
+
+def _unknown_model(library: str, name: str, known: list[str]) -> InvalidSetting:
+    near = get_close_matches(name, known, n=3) or known[:3]
+    return InvalidSetting(f"{library} has no model {name!r}; nearest: {', '.join(near)}")
+
+
+def _hint(text: str) -> str:
+    from torchvision import models  # to mend a mistake
+
+    if text in models.list_models(module=models):
+        return f" (did you mean torchvision:{text}?)"
+    return " (give the model.onnx beside it)" if text.endswith(".pt2") else ""
+
+
+# -- architectures
+
+
+def _read_json(path: Path) -> object:
+    try:
+        return files.from_json(path.read_bytes())
+    except OSError as error:
+        raise InvalidSetting(f"cannot read {str(path)!r}: {error.strerror}; give an architecture.json of a run") from error
+    except ValueError as error:
+        raise InvalidSetting(f"{str(path)!r} is not JSON ({error}); give an architecture.json of a run") from error
+
+
+def _described(content: object, name: str) -> tuple[SearchSpace, Architecture]:
+    """Read what best/architecture.json holds: an architecture and the definition of its space."""
+    definition = content.get("definition") if isinstance(content, dict) else None
+    if not (isinstance(content, dict) and isinstance(definition, dict) and {"name", "version", "settings"} <= set(definition)):
+        raise InvalidSetting(
+            f"{name!r} describes no architecture; it needs `choices`, `space` and `definition`, as best/architecture.json has"
+        )
+    try:
+        space = space_of({"space": definition})
+    except TypeError as error:
+        raise InvalidSetting(f"{name!r} has settings that its space does not know ({error}); restore the file") from error
+    return space, space.from_json(content)
+
+
+def _trial(run: RunDir, key: str) -> tuple[SearchSpace, Architecture]:
+    space, trials = space_of(run.config), {record["key"]: record for record in run.trials()}
+    if key not in trials:
+        raise InvalidSetting(f"{str(run.path)!r} has no trial {key!r} among its {len(trials)}; their keys are in trials.jsonl")
+    return space, space.from_json(trials[key]["architecture"])

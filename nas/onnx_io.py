@@ -1,0 +1,159 @@
+"""ONNX graphs as plain values, written to and read from files. The only file that imports onnx."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import AttributeProto, TensorProto, helper, inliner, numpy_helper, shape_inference
+
+from nas.errors import InvalidSetting
+
+Shape = tuple[int, ...]
+Attribute = int | float | str | tuple[int, ...] | tuple[float, ...]
+_PLAIN = {AttributeProto.INT, AttributeProto.FLOAT, AttributeProto.STRING, AttributeProto.INTS, AttributeProto.FLOATS}
+_STANDARD = ("", "ai.onnx")
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator. An optional input that is not given is ""; float attributes are stored in 32 bits."""
+
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Nodes in execution order and the values that they read and write, by name.
+
+    `tensors` are the constants; `inputs` the shapes of what the graph is given, float32; `shapes` those of all other values
+    as far as they are known.
+    """
+
+    nodes: tuple[Node, ...]
+    tensors: Mapping[str, np.ndarray]
+    inputs: Mapping[str, Shape]
+    outputs: tuple[str, ...]
+    shapes: Mapping[str, Shape] = field(default_factory=dict)
+
+
+def to_bytes(graph: Graph, opset: int = 20, ir_version: int = 10) -> bytes:
+    """Serialize a graph of standard operators, float32 inputs and outputs, as an ONNX model."""
+    nodes = [_proto(node) for node in graph.nodes]
+    tensors = [numpy_helper.from_array(np.ascontiguousarray(t), name) for name, t in graph.tensors.items()]
+    inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n, shape in graph.inputs.items()]
+    outputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, graph.shapes.get(n)) for n in graph.outputs]
+    proto = helper.make_graph(nodes, "graph", inputs, outputs, tensors)
+    model = helper.make_model(proto, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
+    return shape_inference.infer_shapes(model).SerializeToString()  # outputs must have their shapes
+
+
+def read(path: Path, input_shape: Shape | None = None) -> Graph:
+    """Read a file and infer the shapes of its values for one image.
+
+    A symbolic batch dimension is 1, other symbolic dimensions of the input are taken from `input_shape` (C, H, W). Constant
+    nodes become tensors; the op of another domain than ONNX's own is DOMAIN::NAME; attributes that are no plain values, such
+    as subgraphs, are left out. Raises InvalidSetting if the file is no ONNX file, or its input has another shape.
+    """
+    model = _load(path)
+    constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in constants]
+    _fix_shapes(model, inputs, input_shape, path)
+    try:
+        inferred = shape_inference.infer_shapes(model, data_prop=True).graph
+    except (shape_inference.InferenceError, ValueError) as error:
+        raise InvalidSetting(f"the shapes in ONNX file {str(path)!r} cannot be inferred ({error}); export it again") from error
+    for node in inferred.node:
+        if node.op_type == "Constant" and node.domain in _STANDARD:
+            constants[node.output[0]] = _constant(node.attribute[0])
+    return Graph(
+        nodes=tuple(_node(node) for node in inferred.node if node.output[0] not in constants),
+        tensors=constants,
+        inputs=_known_shapes(inputs),
+        outputs=tuple(value.name for value in inferred.output),
+        shapes=_known_shapes([*inferred.value_info, *inferred.output]),
+    )
+
+
+def _load(path: Path) -> onnx.ModelProto:
+    try:
+        model = onnx.load(path)
+    except OSError as error:
+        raise InvalidSetting(f"cannot read ONNX file {str(path)!r}: {error.strerror or error}") from error
+    except (DecodeError, onnx.checker.ValidationError) as error:
+        raise InvalidSetting(f"{str(path)!r} is no ONNX file ({error}); expected one that an exporter wrote") from error
+    if not (model.opset_import and model.graph.node):  # any few bytes may be a message without fields
+        raise InvalidSetting(f"{str(path)!r} is no ONNX file, it has no nodes; expected one that an exporter wrote")
+    return inliner.inline_local_functions(model) if model.functions else model
+
+
+def _fix_shapes(model: onnx.ModelProto, inputs: list[onnx.ValueInfoProto], image: Shape | None, path: Path) -> None:
+    """Put numbers in the place of symbolic dimensions; where nothing is known of them, inference finds them."""
+    symbols: dict[str, int] = {}
+    for i, value in enumerate(inputs):
+        dims, text = value.type.tensor_type.shape.dim, _text(value)
+        wanted = (1, *image) if image and i == 0 else (1, *(0 for _ in dims[1:]))
+        if len(dims) != len(wanted) or any(w and d.dim_value not in (0, w) for w, d in zip(wanted[1:], dims[1:], strict=True)):
+            raise InvalidSetting(f"ONNX file {str(path)!r} reads {text}, which the shape {image} of an image does not fit")
+        for dim, size in zip(dims, wanted, strict=True):
+            size = dim.dim_value or size or symbols.get(dim.dim_param, 0)
+            if not size:
+                raise InvalidSetting(f"ONNX file {str(path)!r} reads {text}; give the shape of an image, like 3x224x224")
+            if dim.dim_param:
+                symbols[dim.dim_param] = size
+            dim.dim_value = size
+    for value in (*model.graph.value_info, *model.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in symbols:
+                dim.dim_value = symbols[dim.dim_param]
+            elif not dim.dim_value:
+                dim.ClearField("dim_param")
+
+
+def _text(value: onnx.ValueInfoProto) -> str:
+    """An input as the user knows it: `images of shape batch x 3 x 32 x 32`."""
+    shape = " x ".join(str(d.dim_value or d.dim_param or "?") for d in value.type.tensor_type.shape.dim)
+    return f"{value.name!r} of shape {shape}"
+
+
+def _known_shapes(values: Iterable[onnx.ValueInfoProto]) -> dict[str, Shape]:
+    """Shapes by name, of those values all of whose dimensions are numbers."""
+    found: dict[str, Shape] = {}
+    for value in values:
+        tensor = value.type.tensor_type
+        if tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim):
+            found[value.name] = tuple(d.dim_value for d in tensor.shape.dim)
+    return found
+
+
+def _proto(node: Node) -> onnx.NodeProto:
+    proto = helper.make_node(node.op, node.inputs, node.outputs, node.name or None)
+    proto.attribute.extend(helper.make_attribute(name, value) for name, value in node.attributes.items())
+    return proto
+
+
+def _node(node: onnx.NodeProto) -> Node:
+    op = node.op_type if node.domain in _STANDARD else f"{node.domain}::{node.op_type}"
+    attributes = {a.name: _plain(a) for a in node.attribute if a.type in _PLAIN}
+    return Node(op, tuple(node.input), tuple(node.output), attributes, node.name)
+
+
+def _plain(attribute: onnx.AttributeProto) -> Any:  # noqa: ANN401 - onnx has no types
+    value = helper.get_attribute_value(attribute)
+    if isinstance(value, bytes):
+        return value.decode()
+    return value if isinstance(value, int | float) else tuple(value)
+
+
+def _constant(attribute: onnx.AttributeProto) -> np.ndarray:
+    value = helper.get_attribute_value(attribute)
+    return numpy_helper.to_array(value) if isinstance(value, TensorProto) else np.array(value)
