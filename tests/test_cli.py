@@ -182,7 +182,7 @@ BAD = {
     "unknown runtime": (["--budget", "3MFLOPs", "--runtime", "tvm"], "runtime 'tvm' is not known; choose one of onnxruntime"),
     "unknown table": (["--budget", "3ms@pixel9"], "there is no published latency table 'pixel9'; choose one of pixel3"),
     "table of another space": (["--budget", "3ms@pixel3"], "table pixel3 was measured for space fbnet"),
-    "file that is no table": (["--budget", "3ms", "--table", "pyproject.toml"], "'pyproject.toml' is no latency table"),
+    "missing table": (["--budget", "3ms", "--table", "none.csv"], "there is no latency table 'none.csv'"),
     "energy of a table without": (["--budget", "3mJ@pixel1"], "table pixel1"),
     "unknown device": (["--budget", "3MFLOPs", "--device", "tpu"], "--device 'tpu' is not known"),
     "no such device": (["--budget", "3MFLOPs", "--device", "cuda:99"], "--device 'cuda:99' is not there"),

@@ -214,3 +214,15 @@ def test_a_file_that_is_not_understood_is_refused(tmp_path, text, said):
 def test_a_file_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(InvalidSetting, match="there is no latency table"):
         read_proxyless(tmp_path / "phone.csv", TARGET)
+
+
+def test_another_form_of_the_space_is_taken_only_when_asked_and_says_so():
+    large = fbnet(DataShape(3, 224, 1000))
+    with pytest.raises(InvalidSetting, match="measured for space fbnet at 32 pixels.*--accept-foreign-table"):
+        foreign("pixel3").check(large)
+    small, arch = fbnet(), large.smallest()
+    metric = foreign("pixel3").latency(large, arch, accept=True)
+    assert metric.value == foreign("pixel3").latency(small, chain(small, [arch.choices[f"l{i}.op"] for i in range(22)])).value
+    assert "accepted for 224 pixels" in metric.context
+    with pytest.raises(InvalidSetting, match="measured for space fbnet"):
+        foreign("pixel3").check(space_for("mobilenet"), accept=True)

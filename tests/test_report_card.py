@@ -17,7 +17,7 @@ def finished(tmp_path):
 
 def test_metrics_in_words():
     assert show("macs", 2.91e6) == "2.91 MFLOPs" and show("val_accuracy", 0.98333) == "98.3%" and show("params", None) == "–"
-    assert name_of("latency_ms@pixel3") == "latency (pixel3)" and name_of("macs") == "multiply-adds"
+    assert name_of("latency_ms@pixel3") == "latency on pixel3" and name_of("macs") == "multiply-adds"
     assert [duration(s) for s in (8.44, 59.97, 125.2, 11_520)] == ["8.4 s", "1 min 0 s", "2 min 5 s", "3 h 12 min"]
 
 
@@ -28,7 +28,7 @@ def test_metrics_in_words():
         ("macs", 1.2e9, "multiply-adds (G)", 1e-9),
         ("params", 900, "parameters", 1),
         ("size_bytes", 2e6, "stored weights (MB)", 1e-6),
-        ("latency_ms@pixel3", 15, "latency (pixel3) (ms)", 1),
+        ("latency_ms@pixel3", 15, "latency on pixel3 (ms)", 1),
         ("val_accuracy", 1, "validation accuracy (%)", 100),
     ],
 )

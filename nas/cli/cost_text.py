@@ -51,7 +51,8 @@ def comparison(sheets: Sequence[Sheet]) -> None:
     heads = [head for name in names for head in ((_label(name), "right"), ("", "right"))]
     _print_table([("network", "left"), *heads], rows)
     for one in sheets:
-        for line in _remarks(one, in_full=False):
+        timed = [f"{_label(n)}: {m.method}, {m.context}" for n, m in one.cost.metrics.items() if _is_by_table(n)]
+        for line in [*timed, *_remarks(one, in_full=False)]:
             print(f"{one.network.name}: {line}")
     print()
 
@@ -78,14 +79,13 @@ def _row(row: Row, one: Sheet) -> list[str]:
 
 
 def _operation(layer: Layer) -> str:
-    """Operation, window, groups, and what is fused into it."""
+    """Operation, window, groups, and the activation that is fused into it; a norm folds and needs no word."""
     words = [layer.op]
     if layer.kernel != (1, 1) or layer.stride != (1, 1) or layer.op == "conv":
         words.append("x".join(map(str, layer.kernel)) + (f"/{layer.stride[0]}" if layer.stride != (1, 1) else ""))
     if layer.groups > 1:
         words.append("depthwise" if layer.groups == layer.in_channels == layer.out_channels else f"groups {layer.groups}")
-    words += ["norm"] * (layer.norm and layer.op != "norm") + [layer.act] * bool(layer.act)
-    return " ".join(words)
+    return " ".join([*words, layer.act]).rstrip()
 
 
 def _time(row: Row, one: Sheet) -> str:
@@ -129,7 +129,11 @@ def _label(name: str) -> str:
 
 
 def _is_sum(name: str) -> bool:
-    return name in SUMS or name.partition("@")[0] in ("latency_ms", "energy_mj")
+    return name in SUMS or _is_by_table(name)
+
+
+def _is_by_table(name: str) -> bool:
+    return name.partition("@")[0] in ("latency_ms", "energy_mj")
 
 
 def _map(channels: int, size: tuple[int, int]) -> str:

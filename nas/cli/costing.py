@@ -150,7 +150,7 @@ def _json_sheet(one: Sheet, by_layer: bool) -> dict[str, Any]:
         "input": [plan.input_channels, *plan.input_size],
         "metrics": one.cost.values(),
         "uncounted": list(one.cost.uncounted),
-        "tables": {n: vars(m) for n, m in one.cost.metrics.items() if m.method != "plan"},
+        "provenance": {n: vars(m) for n, m in one.cost.metrics.items() if m.method != "plan"},
     }
     if one.prediction:
         value["units"] = {n: list(getattr(one.prediction, n)) for n in ("missing", "interpolated")}

@@ -23,6 +23,7 @@ from nas.errors import InfeasibleBudget
 from nas.evaluation.supernet import SupernetEvaluator, accuracy, calibrate, prepared, resolution_of
 from nas.latency.machine import device_name
 from nas.report.card import model_card
+from nas.report.latency import agreement, read_timings
 from nas.rundir import RunDir
 from nas.runtimes import named
 from nas.search.select import best, front, least_excess
@@ -65,18 +66,25 @@ def deliver(job: Job, run: RunDir, evaluator: SupernetEvaluator, trials: Sequenc
         "front": [network_row(t) for t in nondominated],
         "trials": len(trials),
     }
+    if timings := read_timings(run):
+        summary["latency"] = agreement(timings).to_json()
     run.write_text(f"{BEST}/README.md", model_card(summary, run.config, verdict))
     return summary
 
 
 def _chosen(job: Job, trials: Sequence[Trial]) -> tuple[Trial, list[Trial]]:
-    """The best network and the front. Where the clock leaves none in the budget, the nearest one, which will fail its check."""
-    try:
+    """The best network and the front; under a budget in ms the best of those that were timed.
+
+    Where the clock leaves none in the budget, that is the nearest one, which will fail its check.
+    """
+    model = job.own_latency
+    if model is None:
         return best(trials, job.problem), front(trials, job.problem)
+    timed = [trial for trial in trials if trial.architecture.key in model.measured]
+    try:
+        return best(timed, job.problem), front(trials, job.problem)
     except InfeasibleBudget as error:
-        if job.own_latency is None:
-            raise
-        nearest = least_excess(trials, job.problem)[0]
+        nearest = least_excess(timed, job.problem)[0]
         log(f"{error}; network {nearest.architecture.key} comes nearest and is delivered")
         return nearest, [nearest]
 

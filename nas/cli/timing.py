@@ -12,7 +12,7 @@ import torch
 
 from compress.export import write_format
 from nas.architecture import Architecture
-from nas.budget import Metric, format_value
+from nas.budget import Metric, check, format_value
 from nas.cli.job import LATENCY, Job
 from nas.cli.progress import bar, log
 from nas.cli.stages import LOG, Part, searched
@@ -42,17 +42,19 @@ def timed(job: Job, run: RunDir, evaluator: SupernetEvaluator, trials: list[Tria
         job = clocked(job, run, evaluator, trials, attempt)
         trials = [replace(trial, cost=job.cost(trial.architecture)) for trial in trials]
         try:
-            fastest_enough = best(trials, job.problem)
-        except InfeasibleBudget:
-            if attempt == REFITS:
+            if _is_timed(job, best(trials, job.problem)):
                 break
+        except InfeasibleBudget:
+            if attempt == REFITS or check(job.problem.budgets, job.problem.smallest_cost):
+                break  # nor does the smallest network keep it, by what is known now
             log("by the clock no network keeps the budget: the search goes on with the predictor fitted to what was measured")
             more = searched(job, run, evaluator, _next_part(job, attempt, trials))
             trials = trials + [replace(trial, number=trial.number + len(trials)) for trial in more]
-            continue
-        if job.own_latency and fastest_enough.architecture.key in job.own_latency.measured:
-            return job, trials
     return job, trials
+
+
+def _is_timed(job: Job, trial: Trial) -> bool:
+    return job.own_latency is not None and trial.architecture.key in job.own_latency.measured
 
 
 def clocked(job: Job, run: RunDir, evaluator: SupernetEvaluator, trials: Sequence[Trial], attempt: int) -> Job:

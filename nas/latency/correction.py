@@ -7,7 +7,7 @@ a core, it reads them from further away at every pass. Each of these is one feat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,7 +55,7 @@ class Correction:
     networks: int
     error: float
 
-    def __call__(self, given: dict[str, float]) -> float:
+    def __call__(self, given: Mapping[str, float]) -> float:
         """Corrected time in ms, never less than a tenth of the sum."""
         value = float(np.dot(self.coefficients, [given[name] for name in FEATURES]))
         return max(value, 0.1 * given["sum_ms"])

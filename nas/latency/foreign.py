@@ -71,10 +71,10 @@ class ChoiceTable:
             return
         details = [name for name in wrong if name != "resolutions"] if space.name == self.space else []
         remedy = f"add --space {self.space} --resolution {_pixels(self.settings)} --set width=1"
-        if space.name == self.space and self._has_all(space):
-            remedy += ", or --accept-foreign-table"
         if "in_channels" in details:
             remedy += f", and take images of {self.settings['in_channels']} channels"
+        if space.name == self.space and self._has_all(space):
+            remedy += ", or add --accept-foreign-table"
         raise InvalidSetting(
             f"table {self.name} was measured for {_form(self.space, self.settings, details)}; "
             f"this is {_form(space.name, space.settings, details)}: {remedy}"

@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from statistics import median
 
 from nas.budget import Metric
 from nas.latency.correction import Correction, Parts, features, fit
@@ -47,11 +48,19 @@ class Predictor:
 
     @cached_property
     def correction(self) -> Correction | None:
-        """None for a table without calibration, whose predictions are plain sums."""
+        """None for a table without calibration, whose predictions are plain sums.
+
+        Exported files may be slower or faster than plans with random weights as a whole, and a few of them are not enough to
+        fit all coefficients: the calibration is first scaled to them.
+        """
         own = [row for row in self.table.calibration if row.space == self.space]
         rows = own or list(self.table.calibration)
-        weights = [1.0] * len(rows) + [REFIT_WEIGHT] * len(self.measured)
-        return fit([*rows, *self.measured], weights) if weights else None
+        if not self.measured:
+            return fit(rows) if rows else None
+        plain = fit(rows) if rows else None
+        ratios = [m.latency_ms / (plain(m.features) if plain else m.features["sum_ms"]) for m in self.measured]
+        scaled = [replace(row, latency_ms=row.latency_ms * median(ratios)) for row in rows]
+        return fit([*scaled, *self.measured], [1.0] * len(scaled) + [REFIT_WEIGHT] * len(self.measured))
 
     def refitted(self, measured: Sequence[tuple[Plan, float]]) -> Predictor:
         """Take in networks and their measured times in ms; those that the table does not cover are left out."""

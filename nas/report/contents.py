@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nas.architecture import Option
 from nas.errors import InvalidSetting
+from nas.latency.table import read_table
+from nas.latency.target import Target
+from nas.report.latency import Timed, read_timings
 from nas.rundir import RunDir
 from nas.trial import pareto_front
 
 VAL_ACCURACY = "val_accuracy"
-METRICS = ("macs", "params", "size_bytes", "peak_bytes", "latency_ms", VAL_ACCURACY, "test_accuracy")
-SUMMARY, VERIFY = "summary.json", "best/verify.json"
+METRICS = ("macs", "params", "size_bytes", "peak_bytes", "latency_ms", "energy_mj", VAL_ACCURACY, "test_accuracy")
+SUMMARY, VERIFY, TABLE = "summary.json", "best/verify.json", "latency.csv"
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,10 @@ class BudgetRow:
 
 @dataclass(frozen=True)
 class Contents:
-    """All that is reported. Until the run has ended, `summary` and `verify` are empty and `best` is the best so far."""
+    """All that is reported. Until the run has ended, `summary` and `verify` are empty and `best` is the best so far.
+
+    `timings` are empty for runs that timed nothing; `foreign_table` is the path of a table of another target, if one was used.
+    """
 
     name: str
     config: Mapping[str, Any]
@@ -58,6 +64,8 @@ class Contents:
     budgets: tuple[BudgetRow, ...]
     summary: Mapping[str, Any] = field(default_factory=dict)
     verify: Mapping[str, Any] = field(default_factory=dict)
+    timings: tuple[Timed, ...] = ()
+    foreign_table: str = ""
 
     @property
     def finished(self) -> bool:
@@ -70,15 +78,29 @@ class Contents:
         return _objectives(self.config)
 
     @property
+    def target(self) -> str:
+        """What the latency belongs to, empty for runs that were not told."""
+        return str(Target(**self.config["target"])) if "target" in self.config else ""
+
+    @property
     def evaluated(self) -> tuple[TrialRow, ...]:
         """Trials with a validation accuracy, in order."""
         return tuple(t for t in self.trials if t.state == "complete" and VAL_ACCURACY in t.network.metrics)
+
+    @property
+    def taken(self) -> Mapping[str, Any]:
+        """How the metrics of the best network were taken, as verify.json has it, where that is known."""
+        timed = next((t for t in self.timings if t.key == self.best.key), None)
+        clock = {"method": "measured", "spread": timed.spread_ms, "context": timed.context} if timed else None
+        return {**({"latency_ms": clock} if clock else {}), **self.verify.get("metrics", {})}
 
 
 def read_contents(run: RunDir) -> Contents:
     """Read what a report needs. Raises InvalidSetting if no network of the run was evaluated, CorruptRun as RunDir does."""
     summary, verify, config = _read_if_there(run, SUMMARY), _read_if_there(run, VERIFY), run.config
-    trials = tuple(_trial(line) for line in run.trials())
+    timings, table = read_timings(run), _foreign_table(run, config)
+    measured_ms = {t.key: t.measured_ms for t in timings}
+    trials = tuple(_trial(line, measured_ms) for line in run.trials())
     if "best" not in summary:
         summary, verify = {}, {}  # best/ may be half written
     front = tuple(network(row) for row in summary["front"]) if "front" in summary else front_of(trials, _objectives(config))
@@ -88,8 +110,11 @@ def read_contents(run: RunDir) -> Contents:
         raise InvalidSetting(
             f"{str(run.path)!r} has nothing to report: none of its {len(trials)} trials was evaluated; let the run go on"
         )
-    best = network(summary["best"]) if summary else max(front, key=lambda n: n.metrics[VAL_ACCURACY])
-    return Contents(run.path.resolve().name, config, trials, front, best, _budgets(summary, config, best), summary, verify)
+    best = network(summary["best"]) if summary else _best_so_far(front, config)
+    on_front = {n.key: n for n in front}  # whose latency may have been predicted anew
+    trials = tuple(replace(t, network=on_front.get(t.network.key, t.network)) for t in trials)
+    budgets, name = _budgets(summary, config, best), run.path.resolve().name
+    return Contents(name, config, trials, front, best, budgets, summary, verify, timings, table)
 
 
 def front_of(trials: Sequence[TrialRow], objectives: Sequence[str]) -> tuple[Network, ...]:
@@ -100,9 +125,12 @@ def front_of(trials: Sequence[TrialRow], objectives: Sequence[str]) -> tuple[Net
 
 
 def metric_names(networks: Sequence[Network]) -> list[str]:
-    """Metrics that any of the networks has: the usual ones in their usual order, then the others by name."""
-    present = {name for n in networks for name in n.metrics}
-    return [m for m in METRICS if m in present] + sorted(present - set(METRICS))
+    """Metrics that any of the networks has: the usual ones in their usual order, then the others by name.
+
+    Those of a named target, such as `latency_ms@pixel3`, follow those of the run's own.
+    """
+    rank = {name: i for i, name in enumerate(METRICS)}
+    return sorted({name for n in networks for name in n.metrics}, key=lambda m: (rank.get(m.partition("@")[0], len(rank)), m))
 
 
 def _read_if_there(run: RunDir, name: str) -> dict[str, Any]:
@@ -115,14 +143,33 @@ def network(row: Mapping[str, Any]) -> Network:
     return Network(row["key"], row["architecture"]["choices"], row["metrics"])
 
 
-def _trial(line: Mapping[str, Any]) -> TrialRow:
+def _trial(line: Mapping[str, Any], measured_ms: Mapping[str, float]) -> TrialRow:
+    """Read a line of trials.jsonl; a latency that was measured since replaces the predicted one."""
     costs = {name: metric["value"] for name, metric in line["cost"].items()}
+    if line["key"] in measured_ms:
+        costs["latency_ms"] = measured_ms[line["key"]]
     seen = Network(line["key"], line["architecture"]["choices"], {**costs, **line["scores"]})
     return TrialRow(line["number"], line["state"], seen)
 
 
 def _objectives(config: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(config.get("objectives") or ("macs",))
+
+
+def _best_so_far(front: Sequence[Network], config: Mapping[str, Any]) -> Network:
+    """The most accurate network that keeps the budgets; by the clock, some may not, though they were predicted to."""
+    return max(front, key=lambda n: (all(b.ok for b in _budgets({}, config, n)), n.metrics[VAL_ACCURACY]))
+
+
+def _foreign_table(run: RunDir, config: Mapping[str, Any]) -> str:
+    """The --table that guided the search, if it was of another target; --accept-foreign-table alone does not tell."""
+    options = config.get("options", {})
+    guided = any(metric in ("latency_ms", "energy_mj") for metric in _objectives(config))
+    if not (guided and "target" in config and options.get("accept_foreign_table") and options.get("table")):
+        return ""
+    used = run.path / TABLE
+    same = used.is_file() and read_table(used).target == Target(**config["target"])
+    return "" if same else str(options["table"])
 
 
 def _budgets(summary: Mapping[str, Any], config: Mapping[str, Any], best: Network) -> tuple[BudgetRow, ...]:

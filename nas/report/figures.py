@@ -6,7 +6,6 @@ A trace's `meta` is the name of its colour; nas/report/template.py paints it for
 from __future__ import annotations
 
 import html
-import math
 from collections.abc import Sequence
 from itertools import accumulate
 
@@ -14,7 +13,11 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from nas.report.contents import VAL_ACCURACY, Contents, Network, metric_names
-from nas.report.words import Axis, axis_of, name_of, show
+from nas.report.latency import Timed, by_attempt, coordinates, extent
+from nas.report.words import Axis, axis_of, name_of, off, predictor_state, show, span
+
+# of the predictors, one after the other; colours attempt0 to attempt3 in nas/report/template.py go with them
+SYMBOLS = ("circle", "square", "diamond", "triangle-up")
 
 
 def library() -> str:
@@ -37,7 +40,7 @@ def front_figure(contents: Contents, metric: str) -> str:
             _points((x, y), [contents.best], ["best network"], ("best", "best", "markers")),
         ]
     )
-    figure.update_xaxes(range=_range([v for trace in figure.data for v in trace.x] + [x.factor * b.limit for b in limits]))
+    figure.update_xaxes(range=span([v for trace in figure.data for v in trace.x] + [x.factor * b.limit for b in limits]))
     for budget in limits:
         text = f"budget {html.escape(budget.text)}"
         place = {"textangle": -90, "xanchor": "right", "xshift": -3, "yanchor": "top", "y": 1, "yref": "paper"}
@@ -62,6 +65,45 @@ def progress_figure(contents: Contents) -> str:
     return _finish(figure, "trial", "validation accuracy (%)")
 
 
+def latency_figure(contents: Contents) -> str:
+    """Measured against predicted latency of the timed networks that have a prediction, one trace for each predictor."""
+    groups = by_attempt(contents.timings)
+    limits = [b for b in contents.budgets if b.metric == "latency_ms"]
+    ends = span(extent(contents.timings) + [b.limit for b in limits])
+    exact = go.Scatter(
+        x=ends, y=ends, mode="lines", name="measured as predicted", meta="budget", line={"dash": "dot"}, hoverinfo="skip"
+    )
+    figure = go.Figure([exact, *(_timings(attempt, group, len(groups) > 1) for attempt, group in groups.items())])
+    figure.update_xaxes(range=ends).update_yaxes(range=ends)
+    for budget in limits:
+        text = {"text": f"budget {html.escape(budget.text)}"}
+        figure.add_hline(budget.limit, line_dash="dash", line_width=1.5, annotation=text, annotation_position="top left")
+    return _finish(figure, "predicted latency (ms)", "measured latency (ms)")
+
+
+def _timings(attempt: int, timings: Sequence[Timed], several: bool) -> go.Scatter:
+    x, y, bars = coordinates(timings)
+    look = attempt % len(SYMBOLS)
+    return go.Scatter(
+        x=x,
+        y=y,
+        error_y={"array": bars, "thickness": 1.2, "width": 3},
+        text=[_timing_hover(t) for t in timings],
+        name=f"{predictor_state(attempt) if several else 'timed networks'} ({len(timings)})",
+        meta=f"attempt{look}",
+        mode="markers",
+        marker={"symbol": SYMBOLS[look], "size": 9},
+        hovertemplate="%{text}<extra></extra>",
+    )
+
+
+def _timing_hover(timed: Timed) -> str:
+    numbers = {"predicted": timed.predicted_ms, "measured": timed.measured_ms, "interquartile range": timed.spread_ms}
+    lines = [f"{name}: {show('latency_ms', value)}" for name, value in numbers.items()]
+    lines += [f"predicted {off(timed.error)} off", *timed.context.split("; ")]
+    return "<br>".join([f"<b>{html.escape(timed.key)}</b>", *map(html.escape, lines)])
+
+
 def _points(
     scales: tuple[Axis, Axis], networks: Sequence[Network], notes: Sequence[str], style: tuple[str, str, str]
 ) -> go.Scatter:
@@ -71,13 +113,6 @@ def _points(
     return go.Scatter(
         x=x, y=y, text=text, name=name, meta=colour, mode=mode, line={"shape": "hv"}, hovertemplate="%{text}<extra></extra>"
     )
-
-
-def _range(values: Sequence[float]) -> tuple[float, float]:
-    """From the least to the largest value with some room, also around the budget, which plotly does not give it."""
-    known = [v for v in values if math.isfinite(v)]
-    room = 0.05 * (max(known) - min(known)) or 0.05 * abs(max(known)) or 1.0
-    return (min(known) - room, max(known) + room)
 
 
 def _hover(network: Network, note: str) -> str:

@@ -7,9 +7,10 @@ from html import escape
 from typing import Any
 
 from nas.report.contents import METRICS, Contents, Network, metric_names
-from nas.report.figures import front_figure, library, progress_figure
+from nas.report.figures import front_figure, latency_figure, library, progress_figure
+from nas.report.latency import by_attempt
 from nas.report.template import SCRIPT, STYLE
-from nas.report.words import answer, duration, name_of, plain, provenance, show
+from nas.report.words import answer, duration, latency_sentence, name_of, off, plain, predictor_state, provenance, show
 
 # the browser itself then refuses whatever is not in the file
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -25,6 +26,7 @@ def report_html(contents: Contents) -> str:
         _budgets(contents),
         _best(contents),
         _front(contents),
+        _latency(contents),
         _progress(contents),
         _checks(contents.verify),
         _made(contents),
@@ -48,6 +50,10 @@ def _notices(contents: Contents) -> str:
     failed = [str(check["name"]) for check in contents.verify.get("checks", ()) if not check["ok"]]
     if failed:
         notes.append(f"Verification failed: {'; '.join(failed)}.")
+    if contents.foreign_table:
+        notes.append(
+            f"The search was guided by the latency table of another target (--accept-foreign-table): {contents.foreign_table}."
+        )
     return "".join(f'<p class="notice">{escape(note)}</p>' for note in notes)
 
 
@@ -60,9 +66,8 @@ def _budgets(contents: Contents) -> str:
 
 
 def _best(contents: Contents) -> str:
-    taken = contents.verify.get("metrics", {})
     rows = [
-        [escape(name_of(m)), show(m, contents.best.metrics[m]), escape(provenance(m, taken.get(m)))]
+        [escape(name_of(m)), show(m, contents.best.metrics[m]), escape(provenance(m, contents.taken.get(m)))]
         for m in metric_names([contents.best])
     ]
     title = "Best network" if contents.finished else "Best network so far"
@@ -81,7 +86,31 @@ def _front(contents: Contents) -> str:
     marks = ["best" if n.key == contents.best.key else "" for n in contents.front]
     headings = ["network", *(f"#{escape(name_of(m))}" for m in names), "choices"]
     note = "Networks that no other evaluated one beats in accuracy and cost, as the search has seen them; ★ is the best."
+    if contents.timings:
+        note += " Latency is measured for the networks that were timed, predicted for the others."
     return _section("Pareto front", f"{figures}<p class=quiet>{note}</p>{_table(headings, rows, marks)}")
+
+
+def _latency(contents: Contents) -> str:
+    if not contents.timings:
+        return ""
+    several = len({t.attempt for t in contents.timings}) > 1
+    rows = [
+        [
+            f"<code>{escape(t.key)}</code>",
+            *([predictor_state(t.attempt)] if several else []),
+            *(show("latency_ms", ms) for ms in (t.predicted_ms, t.measured_ms, t.spread_ms)),
+            off(t.error),
+            _timing(t.context),
+        ]
+        for t in contents.timings
+    ]
+    headings = ["network", *(["predictor"] if several else []), *"#predicted #measured #spread #error timing".split()]
+    marks = ["best" if t.key == contents.best.key else "" for t in contents.timings]
+    figure = _figure("latency", latency_figure(contents)) if by_attempt(contents.timings) else ""
+    note = "Each prediction was made before its network was timed. Bars and spread are the interquartile range; ★ is the best."
+    content = f"<p>{escape(latency_sentence(contents))}</p>{figure}<p class=quiet>{note}</p>{_table(headings, rows, marks)}"
+    return _section("Predicted against measured latency", content)
 
 
 def _progress(contents: Contents) -> str:
@@ -169,6 +198,12 @@ def _verdict(ok: bool, words: tuple[str, str] = ("kept", "broken")) -> Cell:
 def _choices(network: Network) -> Cell:
     listed = ", ".join(f"{name}={value}" for name, value in network.choices.items())
     return f"<details><summary>{len(network.choices)} choices</summary><code>{escape(listed)}</code></details>"
+
+
+def _timing(context: str) -> Cell:
+    """Folded to the last that it says, which are the doubts where there are some."""
+    last = context.rpartition("; ")[2].partition(", ")[0]
+    return f"<details><summary>{escape(last)}</summary>{escape(context)}</details>" if context else ""
 
 
 def _sizes(data: Mapping[str, Any]) -> str:

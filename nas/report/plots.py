@@ -1,4 +1,4 @@
-"""The Pareto front as front.png. The only file that imports matplotlib, by its object interface: no global figure."""
+"""The Pareto front and the timed networks as PNG. The only file that imports matplotlib; it makes no global figure."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from nas.report.contents import VAL_ACCURACY, Contents, Network
-from nas.report.words import Axis, axis_of, show
+from nas.report.latency import by_attempt, coordinates, extent
+from nas.report.words import Axis, axis_of, predictor_state, show, span
 
 PANEL_INCHES, DPI = (7.2, 4.8), 150
 # the palette of Okabe and Ito (2008), which all kinds of colour vision tell apart
 TRIALS, FRONT, BEST, BUDGET = "#808080", "#0072b2", "#d55e00", "#4d4d4d"
+ATTEMPTS = (("#0072b2", "o"), ("#e69f00", "s"), ("#009e73", "D"), ("#cc79a7", "^"))
 
 
 def front_png(contents: Contents) -> bytes:
@@ -26,6 +28,37 @@ def front_png(contents: Contents) -> bytes:
     for axes, metric in zip(figure.subplots(1, panels, sharey=True, squeeze=False)[0], contents.objectives, strict=True):
         _draw(axes, contents, metric)
     figure.axes[0].set_ylabel("validation accuracy (%)")
+    return _png(figure)
+
+
+def latency_png(contents: Contents) -> bytes:
+    """Draw measured against predicted latency of the timed networks that have a prediction."""
+    groups = by_attempt(contents.timings)
+    limits = [b for b in contents.budgets if b.metric == "latency_ms"]
+    ends = span(extent(contents.timings) + [b.limit for b in limits])
+    figure = Figure(figsize=(PANEL_INCHES[1] + 0.4, PANEL_INCHES[1] + 0.4), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.plot(ends, ends, c=BUDGET, ls=":", lw=1.4, label="measured as predicted")
+    for attempt, group in groups.items():
+        colour, marker = ATTEMPTS[attempt % len(ATTEMPTS)]
+        name = predictor_state(attempt) if len(groups) > 1 else "timed networks"
+        axes.errorbar(
+            *coordinates(group),
+            fmt=marker, c=colour, ms=5, mec="white", mew=0.6, elinewidth=1.0, capsize=2, label=f"{name} ({len(group)})",
+        )  # fmt: skip
+    for budget in limits:
+        axes.axhline(budget.limit, c=BUDGET, ls=(0, (5, 3)), lw=1.2)
+        axes.annotate(
+            f"budget {budget.text}", (0.0, budget.limit), xycoords=("axes fraction", "data"),
+            xytext=(4, -4), textcoords="offset points", va="top", color=BUDGET, fontsize=9,
+        )  # fmt: skip
+    axes.set(xlim=ends, ylim=ends, xlabel="predicted latency (ms)", ylabel="measured latency (ms)", aspect="equal")
+    _finish(axes, 2)
+    return _png(figure)
+
+
+def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
@@ -55,11 +88,15 @@ def _draw(axes: Axes, contents: Contents, metric: str) -> None:
     _star(axes, (x, y), contents.best, "best" if contents.finished else "best so far")
     axes.set_xlabel(x.label)
     axes.xaxis.set_major_locator(MaxNLocator(8))
+    axes.margins(x=0.07, y=0.08)
+    _finish(axes, 3)
+
+
+def _finish(axes: Axes, columns: int) -> None:
     axes.grid(color="#e6e6e6", lw=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.margins(x=0.07, y=0.08)
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, frameon=False, fontsize=9, columnspacing=1.4)
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=columns, frameon=False, fontsize=9, columnspacing=1.4)
 
 
 def _dots(axes: Axes, scales: tuple[Axis, Axis], networks: Sequence[Network]) -> None:

@@ -5,11 +5,13 @@ STYLE = """
   color-scheme: light dark;
   --page: #ffffff; --text: #1c1e21; --quiet: #5f6670; --rule: #dfe3e8; --panel: #f5f7f9;
   --trials: #808080; --front: #0072b2; --best: #d55e00; --budget: #4d4d4d; --good: #00704f; --bad: #b3261e;
+  --attempt0: #0072b2; --attempt1: #e69f00; --attempt2: #009e73; --attempt3: #cc79a7;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --page: #14171a; --text: #e6e8ea; --quiet: #a0a8b1; --rule: #333a42; --panel: #1d2126;
     --trials: #9aa3ad; --front: #56b4e9; --best: #f0883e; --budget: #c0c6cc; --good: #4cc9a0; --bad: #ff8a80;
+    --attempt0: #56b4e9; --attempt1: #e69f00; --attempt2: #2bc49a; --attempt3: #e29fc4;
   }
 }
 * { box-sizing: border-box; }
@@ -64,7 +66,7 @@ function paint() {
       line: {...trace.line, color: colour(trace.meta), width: 2},
       marker: {color: colour(trace.meta), size: {best: 15, front: 8}[trace.meta] || 6,
                symbol: trace.meta === 'best' ? 'star' : 'circle', opacity: trace.meta === 'trials' ? 0.65 : 1,
-               line: {color: colour('page'), width: trace.meta === 'trials' ? 0 : 1}}}));
+               line: {color: colour('page'), width: trace.meta === 'trials' ? 0 : 1}, ...trace.marker}}));
     const layout = {...figure.layout,
       paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)',
       font: {color: colour('text'), family: getComputedStyle(document.body).fontFamily, size: 13},

@@ -9,9 +9,11 @@ from typing import Any
 
 from nas.budget import LABEL, format_value
 from nas.report.contents import VAL_ACCURACY, BudgetRow, Contents, Network
+from nas.report.latency import agreement
 
 _ACCURACY = {VAL_ACCURACY: "validation accuracy", "test_accuracy": "test accuracy"}
 _SPLIT = {VAL_ACCURACY: "on the validation images", "test_accuracy": "on the test images, which were read once"}
+_TIMED = {"latency_ms", "energy_mj"}
 _PREFIX = {0: "", 1: "k", 2: "M", 3: "G"}
 
 
@@ -29,10 +31,10 @@ class Axis:
 
 
 def name_of(metric: str) -> str:
-    """`multiply-adds`, `validation accuracy`, `latency (pixel3)`."""
+    """`multiply-adds`, `validation accuracy`, `latency on pixel3`."""
     base, _, target = metric.partition("@")
     name = _ACCURACY.get(base) or (LABEL[base][0] if base in LABEL else base.replace("_", " "))
-    return f"{name} ({target})" if target else name
+    return f"{name} on {target}" if target else name
 
 
 def show(metric: str, value: float | None) -> str:
@@ -49,6 +51,9 @@ def plain(value: float | None) -> str:
 
 def provenance(metric: str, taken: Mapping[str, Any] | None) -> str:
     """How a metric was taken: method, spread and context of a metric of verify.json, or what is known without one."""
+    base, _, target = metric.partition("@")
+    if taken is None and base in _TIMED:
+        return f"predicted by the latency table{f' of {target}' if target else ''}"
     if taken is None:
         return _SPLIT.get(metric, "counted from the plan")
     spread = f"interquartile range {show(metric, taken['spread'])}" if taken.get("spread") is not None else ""
@@ -66,6 +71,36 @@ def axis_of(metric: str, networks: Sequence[Network], limits: Sequence[float] = 
     power = max(0, min(3, int(math.log10(largest) // 3))) if largest > 0 else 0
     unit = _PREFIX[power] + ("B" if unit == "B" else "")
     return Axis(metric, f"{name_of(metric)} ({unit})" if unit else name_of(metric), 1000.0**-power)
+
+
+def span(values: Sequence[float]) -> tuple[float, float]:
+    """From the least to the largest value with some room, for an axis."""
+    known = [v for v in values if math.isfinite(v)]
+    room = 0.05 * (max(known) - min(known)) or 0.05 * abs(max(known)) or 1.0
+    return (min(known) - room, max(known) + room)
+
+
+def off(error: float | None) -> str:
+    """A relative error with its sign, `+1.9%`, or a dash where there is none."""
+    return "–" if error is None else f"{error:+z.1%}"
+
+
+def predictor_state(attempt: int) -> str:
+    """Which predictor it was: that of the table, or one that was fitted to timings of the run `attempt` times."""
+    return f"after {attempt} refit{'s' * (attempt > 1)}" if attempt else "before any refit"
+
+
+def latency_sentence(contents: Contents) -> str:
+    """How far the predictions of the timed networks were off, in one sentence."""
+    timed, found = len(contents.timings), agreement(contents.timings)
+    were = "network was" if timed == 1 else "networks were"
+    text = f"{timed} {were} exported and timed{f' on {contents.target}' if contents.target else ''}: "
+    if found.mean_absolute_error is None:
+        return text + "the latency table predicted none of them."
+    predictions = "predictions" if found.networks == timed else f"predictions, known of {found.networks},"
+    text += f"{predictions} were {found.mean_absolute_error:.1%} off on average (bias {off(found.bias)})"
+    ranks = {"Kendall tau": found.kendall, "Spearman": found.spearman}
+    return ", ".join([text, *(f"{name} {value:.2f}" for name, value in ranks.items() if value is not None)]) + "."
 
 
 def duration(seconds: float) -> str:
