@@ -1,5 +1,7 @@
 """Growing a table by measuring: what is measured, what is kept, and what a network needs. Times are not asserted."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from networks import space_for
@@ -8,7 +10,17 @@ from compress.export import write_format
 from nas.cost.measure import MeasureSettings
 from nas.errors import InvalidSetting
 from nas.latency import bench as benches
-from nas.latency.bench import Bench, calibrated, is_calibrated, lacking, units_of, with_units
+from nas.latency.bench import (
+    Bench,
+    bench_at,
+    calibrated,
+    calibrated_on_parts,
+    is_calibrated,
+    lacking,
+    parts_of,
+    units_of,
+    with_units,
+)
 from nas.latency.machine import cache_bytes, cores, pinned, table_path
 from nas.latency.predictor import Predictor
 from nas.latency.table import read_table, write_table
@@ -53,12 +65,10 @@ def test_calibration_replaces_that_of_the_same_space_alone(monkeypatch):
     spaces = space_for("resnet"), space_for("mobilenet")
     table = BENCH.empty_table()
     for space in (*spaces, spaces[0]):
-        for table in with_units(BENCH, table, units_of(space)):
-            pass
-        table = calibrated(BENCH, table, space)
+        table = calibrated(BENCH, [table, *with_units(BENCH, table, units_of(space))][-1], space)
     assert {row.space for row in table.calibration} == {space.id for space in spaces}
     assert len(table.calibration) == 6
-    assert all(is_calibrated(table, space) for space in spaces)
+    assert all(is_calibrated(table, space.id) for space in spaces)
     for space in spaces:
         assert Predictor(table, space.id).predict(space.plan(space.largest())).latency.value > 0
 
@@ -101,3 +111,30 @@ def test_tables_are_kept_where_the_user_says(monkeypatch, tmp_path):
     monkeypatch.delenv("NETCARVER_TABLES")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert table_path(BENCH.target).parent == tmp_path / "netcarver" / "tables"
+
+
+def test_parts_of_a_network_are_runs_of_its_units():
+    space = space_for("mobilenet", "20MFLOPs", DataShape(3, 32, 10))
+    plan = space.plan(space.largest())
+    whole = [unit.key for unit in units(plan)]
+    parts = parts_of(plan, 12)
+    assert len(parts) == 12 and parts == parts_of(plan, 12)
+    seen = {tuple(unit.key for unit in units(part)) for part in parts}
+    assert len(seen) == 12
+    for keys in seen:
+        assert 0 < len(keys) < len(whole)
+        assert any(whole[i : i + len(keys)] == list(keys) for i in range(len(whole)))
+
+
+def test_a_network_of_no_space_is_calibrated_on_its_parts():
+    plan = space_for("resnet").plan(space_for("resnet").largest())
+    *_, table = with_units(BENCH, BENCH.empty_table(), units(plan))
+    table = calibrated_on_parts(BENCH, table, plan, "torchvision:toy")
+    assert is_calibrated(table, "torchvision:toy") and not is_calibrated(table, "resnet")
+    assert Predictor(table, "torchvision:toy").predict(plan).latency.value > 0
+
+
+def test_the_bench_of_a_target_is_found_only_on_its_machine():
+    assert bench_at(BENCH.target).target == BENCH.target
+    for change in ({"device": "another"}, {"runtime": "tvm"}, {"runtime_version": "0.1"}, {"cores": 99}, {"precision": "fp16"}):
+        assert bench_at(replace(BENCH.target, **change)) is None

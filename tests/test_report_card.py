@@ -3,7 +3,7 @@ from report_run import EVIL, config, finish, start, verify_json
 
 from nas.report.card import model_card
 from nas.report.contents import read_contents
-from nas.report.words import answer, axis_of, duration, name_of, show
+from nas.report.words import answer, axis_of, duration, name_of, provenance, show
 
 
 @pytest.fixture
@@ -17,6 +17,7 @@ def finished(tmp_path):
 
 def test_metrics_in_words():
     assert show("macs", 2.91e6) == "2.91 MFLOPs" and show("val_accuracy", 0.98333) == "98.3%" and show("params", None) == "–"
+    assert show("val_loss", 0.1351783) == "0.135178" and provenance("val_loss", None) == "on the validation images"
     assert name_of("latency_ms@pixel3") == "latency on pixel3" and name_of("macs") == "multiply-adds"
     assert [duration(s) for s in (8.44, 59.97, 125.2, 11_520)] == ["8.4 s", "1 min 0 s", "2 min 5 s", "3 h 12 min"]
 

@@ -11,13 +11,16 @@ from typing import Any
 
 from nas.budget import Cost, Metric
 from nas.cli.cost_text import comparison, sheet
+from nas.cli.progress import bar
 from nas.cli.sources import Network, read_network, read_shape
 from nas.cost.counting import MACS, count, macs, params
 from nas.errors import InvalidSetting
+from nas.latency.bench import bench_at, calibrated_on_parts, is_calibrated, lacking, with_units
 from nas.latency.foreign import FOREIGN, ForeignTable, UnitTable, foreign
 from nas.latency.machine import tables_folder
 from nas.latency.predictor import Prediction, Predictor
-from nas.latency.table import LatencyTable, read_table
+from nas.latency.table import LatencyTable, read_table, write_table
+from nas.latency.units import units
 from nas.plan import Layer
 
 # what a table tells of a network: metrics, and where they are sums of units, those
@@ -101,15 +104,32 @@ def clock_of(text: str) -> Clock:
     kept = tables_folder() / f"{text}.csv"
     path = Path(text) if Path(text).exists() else kept
     if path.exists():
-        return partial(_by_units, read_table(path))
+        return partial(_by_file, path)
     if text not in FOREIGN:
         known = ", ".join([*FOREIGN, *sorted(p.stem for p in kept.parent.glob("*.csv"))])
         raise InvalidSetting(f"--table {text!r} is neither a file nor one of {known}; measure one with nas profile")
     return partial(_by_published, foreign(text))
 
 
-def _by_units(table: LatencyTable, network: Network) -> tuple[Mapping[str, Metric], Prediction | None]:
-    prediction = Predictor(table, network.space.id if network.space else "").predict(network.plan)
+def _by_file(path: Path, network: Network) -> tuple[Mapping[str, Metric], Prediction | None]:
+    """Predict by a table that was measured, which grows by what it lacks if this is the machine that it is of."""
+    table = read_table(path)
+    bench, label = bench_at(table.target), network.space.id if network.space else network.name
+    if bench and not table.name:
+        wanted = units(network.plan)
+        with bar(f"measuring {network.name}", len(wanted)) as shown:
+            for grown in with_units(bench, table, wanted):
+                table = grown
+                write_table(table, path)
+                shown.update(len(wanted) - len(lacking(table, wanted)), "units")
+        if not is_calibrated(table, label):
+            table = calibrated_on_parts(bench, table, network.plan, label)
+            write_table(table, path)
+    return _by_units(table, label, network)
+
+
+def _by_units(table: LatencyTable, label: str, network: Network) -> tuple[Mapping[str, Metric], Prediction | None]:
+    prediction = Predictor(table, label).predict(network.plan)
     return prediction.metrics, prediction
 
 
@@ -117,7 +137,7 @@ def _by_published(table: ForeignTable, network: Network) -> tuple[Mapping[str, M
     """Metrics named after the table: `latency_ms@pixel3`."""
     metrics: Mapping[str, Metric]
     if isinstance(table, UnitTable):
-        metrics, prediction = _by_units(table.table, network)
+        metrics, prediction = _by_units(table.table, "", network)
     elif network.space is not None and network.architecture is not None:
         metrics, prediction = table.model(network.space)(network.architecture, network.plan), None
     else:

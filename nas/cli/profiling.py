@@ -96,7 +96,7 @@ def completed(bench: Bench, table: LatencyTable, space: SearchSpace, path: Path)
                 table = grown
                 write_table(table, path)
                 shown.update(len(wanted) - len(lacking(table, wanted)), "units")
-        if missing or not is_calibrated(table, space):
+        if missing or not is_calibrated(table, space.id):
             log("timing whole networks, which the correction is fitted on")
             table = calibrated(bench, table, space)
             write_table(table, path)

@@ -6,26 +6,28 @@ import datetime
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import product
+from itertools import accumulate, product
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from nas.architecture import SearchSpace
 from nas.cost.measure import MeasureSettings, Timing, load, measure
-from nas.latency.machine import cache_bytes, pinned, target_of
+from nas.latency.machine import cache_bytes, device_name, pinned, target_of
 from nas.latency.predictor import Predictor
 from nas.latency.table import Calibration, Entry, LatencyTable
 from nas.latency.target import Target
 from nas.latency.units import Unit, units
 from nas.plan import INPUT, Plan
-from nas.runtimes import check, named
+from nas.runtimes import check, named, runs
 from nas.runtimes.cuda_clock import current_device, event_timer
 from nas.runtimes.runtime import Kernel, Runtime, Setting
 from nas.seeding import numpy_rng
 
 UNITS_AT_ONCE = 64
 CALIBRATION_NETWORKS = 32
+CALIBRATION_PARTS = 16
 
 
 @dataclass(frozen=True)
@@ -101,17 +103,53 @@ def with_units(bench: Bench, table: LatencyTable, wanted: Sequence[Unit]) -> Ite
 def calibrated(bench: Bench, table: LatencyTable, space: SearchSpace, seed: int = 0) -> LatencyTable:
     """Measure random networks of `space` whole, which the correction is fitted on."""
     rng = numpy_rng(seed, "calibration", space.id)
-    drawn = {arch.key: arch for arch in (space.sample(rng) for _ in range(CALIBRATION_NETWORKS))}
-    plans = {key: space.plan(arch) for key, arch in drawn.items()}
+    drawn = [space.sample(rng) for _ in range(CALIBRATION_NETWORKS)]
+    return _calibrated_on(bench, table, {arch.key: space.plan(arch) for arch in drawn}, space.id)
+
+
+def calibrated_on_parts(bench: Bench, table: LatencyTable, plan: Plan, label: str) -> LatencyTable:
+    """Measure parts of a network that belongs to no space: the correction for it is fitted on them, under `label`."""
+    parts = parts_of(plan, CALIBRATION_PARTS)
+    return _calibrated_on(bench, table, {str(i): part for i, part in enumerate(parts)}, label)
+
+
+def parts_of(plan: Plan, count: int) -> list[Plan]:
+    """Up to `count` different runs of units of `plan`, each a plan of its own, never the whole: drawn, always the same."""
+    whole, rng = units(plan), numpy_rng(0, "parts")
+    ends = [0, *accumulate(len(unit.plan.layers) for unit in whole)]
+    chosen = {tuple(sorted(rng.integers(0, len(ends), 2).tolist())) for _ in range(4 * count)}
+    runs = [(first, last) for first, last in sorted(chosen) if 0 < last - first < len(whole)]
+    places = rng.permutation(len(runs))[:count]
+    return [_run(plan, ends[runs[i][0]], ends[runs[i][1]]) for i in places]
+
+
+def _run(plan: Plan, start: int, end: int) -> Plan:
+    layers = plan.layers[start:end]
+    inside = {layer.name for layer in layers}
+    renamed = (replace(x, inputs=tuple(n if n in inside else INPUT for n in x.inputs)) for x in layers)
+    return Plan(layers[0].in_channels, layers[0].in_size, tuple(renamed))
+
+
+def _calibrated_on(bench: Bench, table: LatencyTable, plans: Mapping[str, Plan], label: str) -> LatencyTable:
     times, predictor = bench.time_plans(plans), Predictor(table)
-    rows = tuple(Calibration(predictor.features(plan), times[key].ms, space.id) for key, plan in plans.items())
-    kept = tuple(row for row in table.calibration if row.space != space.id)
+    rows = tuple(Calibration(predictor.features(plan), times[key].ms, label) for key, plan in plans.items())
+    kept = tuple(row for row in table.calibration if row.space != label)
     return replace(table, calibration=kept + rows, made={**table.made, **now()})
 
 
-def is_calibrated(table: LatencyTable, space: SearchSpace) -> bool:
-    """Whether the correction of `table` was fitted on networks of `space`."""
-    return any(row.space == space.id for row in table.calibration)
+def bench_at(target: Target) -> Bench | None:
+    """The bench of `target`, None if that is not this machine as it is now."""
+    for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+        setting = Setting(device, target.precision, target.batch, target.threads)
+        if device_name(torch.device(device)) == target.device and runs(target.runtime, setting):
+            bench = Bench(target.runtime, setting)
+            return bench if bench.target == target else None
+    return None
+
+
+def is_calibrated(table: LatencyTable, label: str) -> bool:
+    """Whether the correction of `table` was fitted on networks of the space with id `label`, or on parts of such a network."""
+    return any(row.space == label for row in table.calibration)
 
 
 def now() -> dict[str, str]:

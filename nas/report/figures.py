@@ -125,7 +125,7 @@ def _finish(figure: go.Figure, x: str, y: str) -> str:
     figure.update_layout(
         template="none",
         xaxis_title=x,
-        yaxis_title=y,
+        yaxis_title={"text": y, "standoff": 10},  # else long tick labels run into it
         margin={"l": 60, "r": 16, "t": 36, "b": 56},
         legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
         hovermode="closest",

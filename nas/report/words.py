@@ -12,7 +12,8 @@ from nas.report.contents import VAL_ACCURACY, BudgetRow, Contents, Network
 from nas.report.latency import agreement
 
 _ACCURACY = {VAL_ACCURACY: "validation accuracy", "test_accuracy": "test accuracy"}
-_SPLIT = {VAL_ACCURACY: "on the validation images", "test_accuracy": "on the test images, which were read once"}
+_VALIDATED = "on the validation images"
+_SPLIT = {VAL_ACCURACY: _VALIDATED, "val_loss": _VALIDATED, "test_accuracy": "on the test images, which were read once"}
 _TIMED = {"latency_ms", "energy_mj"}
 _PREFIX = {0: "", 1: "k", 2: "M", 3: "G"}
 
@@ -41,7 +42,9 @@ def show(metric: str, value: float | None) -> str:
     """`2.91 MFLOPs`, `98.3%`, or a dash where the metric was not taken."""
     if value is None:
         return "–"
-    return f"{value:.1%}" if metric in _ACCURACY else format_value(metric, value)
+    if metric.partition("@")[0] not in LABEL:
+        return f"{value:.1%}" if metric in _ACCURACY else plain(value)
+    return format_value(metric, value)
 
 
 def plain(value: float | None) -> str:

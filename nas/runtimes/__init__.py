@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from nas.errors import InvalidSetting
+from nas.errors import InvalidSetting, MissingPackage
 from nas.runtimes.compiled import Compiled
 from nas.runtimes.eager import Eager
 from nas.runtimes.openvino import OpenVino
@@ -41,6 +41,17 @@ def check(name: str, setting: Setting) -> None:
         raise InvalidSetting(
             f"device {setting.device!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices; use cpu"
         )
+
+
+def runs(name: str, setting: Setting) -> bool:
+    """Whether `check` passes, for a name that may be no runtime of ours."""
+    if name not in RUNTIMES:
+        return False
+    try:
+        check(name, setting)
+    except (InvalidSetting, MissingPackage):
+        return False
+    return True
 
 
 def _not_offered(name: str, setting: Setting) -> str:
