@@ -13,7 +13,7 @@ from nas.cli.errors import guarded
 
 @guarded
 def report(run: Annotated[Path, typer.Argument(help="Run directory.")], json: opt.Json = False) -> None:
-    """Write front.csv, front.png and report.html of a run; finished, running and interrupted ones alike.
+    """Write the tables, pictures and report.html of a run; finished, running and interrupted ones alike.
 
     \b
     Example:

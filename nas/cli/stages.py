@@ -14,6 +14,7 @@ from nas.cli.job import Job
 from nas.cli.progress import bar
 from nas.errors import InvalidSetting
 from nas.evaluation.supernet import SupernetEvaluator
+from nas.report.latency import LOG
 from nas.rundir import RunDir
 from nas.search import SEARCHERS
 from nas.search.loop import SearchSettings, run_search
@@ -24,7 +25,6 @@ from nas.training.objectives import sandwich
 from nas.trial import Trial
 
 SUPERNET = "supernet"
-LOG = "latency.jsonl"  # networks that were timed during the search, a line each
 
 
 def trained_supernet(job: Job, run: RunDir) -> Supernet:

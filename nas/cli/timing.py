@@ -15,9 +15,10 @@ from nas.architecture import Architecture
 from nas.budget import Metric, check, format_value
 from nas.cli.job import LATENCY, Job
 from nas.cli.progress import bar, log
-from nas.cli.stages import LOG, Part, searched
+from nas.cli.stages import Part, searched
 from nas.errors import InfeasibleBudget
 from nas.evaluation.supernet import SupernetEvaluator, resolution_of
+from nas.report.latency import LOG
 from nas.rundir import RunDir
 from nas.runtimes import named
 from nas.search.select import best, evaluated, front, least_excess
