@@ -97,7 +97,7 @@ def compare(name: str, resolution: int, threads: int) -> dict[str, object]:
 def features_of(plan: Plan, rule: Callable[[Plan], tuple[Unit, ...]], table: LatencyTable) -> dict[str, float]:
     """Features of a plan, cut by `rule`."""
     parts = rule(plan)
-    return features(Parts(parts, sum(table.entries[unit.key].latency_ms for unit in parts), cache_bytes("cpu")))
+    return features(Parts(plan, parts, sum(table.entries[unit.key].latency_ms for unit in parts), cache_bytes("cpu")))
 
 
 def torchvision_networks(threads: int = 1) -> dict[str, object]:

@@ -5,6 +5,7 @@ import pytest
 from networks import space_for
 
 from nas.budget import Metric
+from nas.cost.counting import peak_bytes
 from nas.latency.correction import FEATURES, Parts, features, fit
 from nas.latency.costing import NamedTable, OwnLatency
 from nas.latency.predictor import Predictor
@@ -70,12 +71,14 @@ def test_energy_is_the_sum_where_every_unit_has_one():
 
 def test_features_are_what_they_say():
     (plan,) = plans(1)
-    parts = Parts(units(plan), 1.5, cache=100)
+    parts = Parts(plan, units(plan), 1.5, cache=100)
     found = features(parts)
     weights = 4 * sum(u.weights for u in parts.units)
     assert found["sum_ms"] == 1.5 and found["units"] == len(parts.units)
-    assert found["weight_bytes"] == weights and found["uncached_bytes"] == weights - 100
-    assert features(Parts(units(plan), 1.5))["uncached_bytes"] == 0
+    assert found["weight_bytes"] == weights and found["peak_bytes"] == peak_bytes(plan)
+    assert found["uncached_bytes"] == weights + peak_bytes(plan) - 100
+    assert features(Parts(plan, units(plan), 1.5))["uncached_bytes"] == 0
+    assert features(Parts(plan, units(plan), 1.5, cache=10**9))["uncached_bytes"] == 0
 
 
 def law(f):

@@ -1,7 +1,7 @@
 """Latency, measured: warm-up until steady, interleaved rounds, median and spread, and a watch on the machine itself.
 
-All candidates are timed in turn in every round, so that a change of the machine's speed meets all alike. Between the rounds a
-small reference kernel is timed: a round beside a slow one is not trusted and is repeated.
+All candidates are timed in turn in every round, so that a change of the machine's speed meets all alike. Between any two of them a
+small reference kernel is timed: what is timed beside a slow one is not trusted and is repeated.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import statistics
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -31,13 +31,13 @@ class MeasureSettings:
     A sample is the median of so many calls, each timed by itself, as last `sample_ms`, but `least_calls` to `most_calls`; the
     `settling_calls` before them bring the candidate's weights back into the cache and are not timed. Warm-up ends when
     `steady_samples` samples in a row differ by at most `steady_within` of the fastest, at the latest after `most_warmups`. A
-    round is busy if the reference kernel beside it takes more than 1 + `busy_above` times its fastest; at most `extra_rounds`
+    sample is busy if the reference kernel beside it takes more than 1 + `busy_above` times its fastest; at most `extra_rounds`
     are added to make up for busy ones. `timer` times one call in nanoseconds, None by the clock: a device that works in the
     background needs its own.
     """
 
     rounds: int = 15
-    extra_rounds: int = 10
+    extra_rounds: int = 15
     sample_ms: float = 2.0
     least_calls: int = 3
     most_calls: int = 200
@@ -45,7 +45,7 @@ class MeasureSettings:
     steady_samples: int = 5
     steady_within: float = 0.1
     most_warmups: int = 50
-    busy_above: float = 0.25
+    busy_above: float = 0.15
     timer: Callable[[Kernel], int] | None = None
 
     def __post_init__(self) -> None:
@@ -77,9 +77,9 @@ class Timing:
 
 
 def reference_kernel() -> Kernel:
-    """A matrix product of about a millisecond, whose time tells what else the machine does."""
+    """A matrix product of a quarter of a millisecond, whose time tells what else the machine does."""
     matrix = np.full((256, 256), 0.5, dtype=np.float32)
-    return lambda: [matrix @ matrix for _ in range(4)]
+    return lambda: matrix @ matrix
 
 
 def measure(
@@ -99,22 +99,31 @@ def measure(
         stopwatch.wall(watch)
     calls = {name: stopwatch.calls_for(kernel) for name, kernel in candidates.items()}
     steady = {name: stopwatch.warm_up(kernel, calls[name]) for name, kernel in candidates.items()}
-    rounds, machine, calm = _trusted(stopwatch.rounds(candidates, calls, watch), settings)
+    samples = stopwatch.rounds(candidates, calls, watch)
+    fastest = min(sample.reference for taken in samples.values() for sample in taken)
     found = {}
-    for name in candidates:
-        low, median, high = np.percentile([r.times[name] / MS for r in rounds], (25, 50, 75))
+    for name, taken in samples.items():
+        quiet = [sample for sample in taken if sample.is_quiet(fastest, settings)]
+        calm = len(quiet) >= settings.rounds
+        kept = quiet if calm else sorted(taken, key=lambda sample: sample.reference)[: settings.rounds]
+        low, median, high = np.percentile([sample.time / MS for sample in kept], (25, 50, 75))
+        machine = f"{'machine' if calm else 'busy machine,'} quiet in {len(quiet)} of {len(taken)} rounds, {load()}"
         doubts = ["machine busy"] * (not calm)
         doubts += [] if steady[name] else [f"not steady after {settings.most_warmups} warm-up samples"]
-        found[name] = Timing(float(median), float(high - low), len(rounds), calls[name], machine, "; ".join(doubts))
+        found[name] = Timing(float(median), float(high - low), len(kept), calls[name], machine, "; ".join(doubts))
     return found
 
 
 @dataclass(frozen=True)
-class _Round:
-    """Nanoseconds of one call of each candidate, and of the reference kernel before and after."""
+class _Sample:
+    """Nanoseconds of one call, and of the slower of the reference kernels before and after."""
 
-    times: Mapping[str, float]
-    references: tuple[int, int]
+    time: float
+    reference: int
+
+    def is_quiet(self, fastest: int, settings: MeasureSettings) -> bool:
+        """Whether the machine had nothing else to do, where the reference kernel may take `fastest` nanoseconds."""
+        return self.reference <= (1 + settings.busy_above) * fastest
 
 
 @dataclass(frozen=True)
@@ -150,28 +159,29 @@ class _Stopwatch:
                 return True
         return False
 
-    def rounds(self, candidates: Mapping[str, Kernel], calls: Mapping[str, int], watch: Kernel) -> Iterator[_Round]:
-        """Run all the rounds that are allowed, in alternating order."""
-        order, before = list(candidates), self.wall(watch)
-        for _ in range(self.settings.rounds + self.settings.extra_rounds):
-            times = {name: self.sample(candidates[name], calls[name]) for name in order}
-            after = self.wall(watch)
-            yield _Round(times, (before, after))
-            order, before = order[::-1], after
+    def reference(self, watch: Kernel) -> int:
+        """Nanoseconds of the reference kernel with its data in the cache."""
+        watch()
+        return self.wall(watch)
 
+    def rounds(self, candidates: Mapping[str, Kernel], calls: Mapping[str, int], watch: Kernel) -> dict[str, list[_Sample]]:
+        """Sample all candidates in every round, in alternating order; then those that lack quiet samples, a few times more."""
+        samples: dict[str, list[_Sample]] = {name: [] for name in candidates}
+        before = self.reference(watch)
+        order, fastest = list(candidates), before
+        for number in range(self.settings.rounds + self.settings.extra_rounds):
+            if number >= self.settings.rounds:
+                order = [name for name in order if self._lacks(samples[name], fastest)]
+            for name in order:
+                time = self.sample(candidates[name], calls[name])
+                after = self.reference(watch)
+                samples[name].append(_Sample(time, max(before, after)))
+                before, fastest = after, min(fastest, after)
+            order = order[::-1]
+        return samples
 
-def _trusted(rounds: Iterator[_Round], settings: MeasureSettings) -> tuple[list[_Round], str, bool]:
-    """Draw rounds until enough are quiet, else take the least disturbed; what to say of the machine, and if it was calm."""
-    seen: list[_Round] = []
-    quiet: list[_Round] = []
-    for one in rounds:
-        seen.append(one)
-        fastest = min(t for r in seen for t in r.references)
-        quiet = [r for r in seen if max(r.references) <= (1 + settings.busy_above) * fastest]
-        if len(quiet) == settings.rounds:
-            return quiet, f"machine quiet in {len(quiet)} of {len(seen)} rounds, {load()}", True
-    calmest = sorted(seen, key=lambda r: max(r.references))[: settings.rounds]
-    return calmest, f"busy machine, quiet in {len(quiet)} of {len(seen)} rounds, {load()}", False
+    def _lacks(self, taken: Sequence[_Sample], fastest: int) -> bool:
+        return sum(sample.is_quiet(fastest, self.settings) for sample in taken) < self.settings.rounds
 
 
 def load() -> str:

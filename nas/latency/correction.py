@@ -1,8 +1,8 @@
 """The correction from the sum of separately timed units to the time of a network, fitted on measured networks.
 
 Timed by itself, a unit finds its weights in the cache, and pays once more for entering the runtime and for bringing its input
-and output into the runtime's layout. A network pays for the runtime once, and where its weights do not fit into the cache of
-a core, it reads them from further away at every pass. Each of these is one feature of a linear model.
+and output into the runtime's layout. A network pays for the runtime once, and where its weights and activations do not fit
+into the cache of a core, it fetches them from further away at every pass. Each of these is one feature of a linear model.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nas.cost.counting import peak_bytes
 from nas.latency.table import Calibration
 from nas.latency.units import Unit
+from nas.plan import Plan
 
 BYTES = 4
 RIDGE = tuple(10.0**power for power in range(-6, 0))
@@ -21,8 +23,9 @@ RIDGE = tuple(10.0**power for power in range(-6, 0))
 
 @dataclass(frozen=True)
 class Parts:
-    """The units of a network, the sum of their times in ms, and the cache of a core in bytes (0: not known)."""
+    """A network, its units, the sum of their times in ms, and the cache of a core in bytes (0: not known)."""
 
+    plan: Plan
     units: Sequence[Unit]
     sum_ms: float
     cache: int = 0
@@ -32,13 +35,19 @@ class Parts:
         """Bytes of all weights in fp32."""
         return BYTES * sum(unit.weights for unit in self.units)
 
+    @property
+    def uncached_bytes(self) -> int:
+        """What weights and activations take beyond the cache."""
+        return max(0, self.weight_bytes + peak_bytes(self.plan) - self.cache) if self.cache else 0
+
 
 FEATURES: dict[str, Callable[[Parts], float]] = {
     "sum_ms": lambda parts: parts.sum_ms,
     "units": lambda parts: len(parts.units),
     "border_values": lambda parts: sum(unit.border for unit in parts.units),
     "weight_bytes": lambda parts: parts.weight_bytes,
-    "uncached_bytes": lambda parts: max(0, parts.weight_bytes - parts.cache) if parts.cache else 0,
+    "peak_bytes": lambda parts: peak_bytes(parts.plan),
+    "uncached_bytes": lambda parts: parts.uncached_bytes,
 }
 
 

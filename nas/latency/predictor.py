@@ -74,7 +74,7 @@ class Predictor:
         if len(entries) < len(rows):
             return {}
         total = sum(entry.latency_ms for entry in entries)
-        return features(Parts([unit for unit, _ in rows], total, int(self.table.made.get("cache_bytes", 0))))
+        return features(Parts(plan, [unit for unit, _ in rows], total, int(self.table.made.get("cache_bytes", 0))))
 
     def predict(self, plan: Plan) -> Prediction:
         """Predict the time, and the energy where the table has one, of one pass of the target's batch."""
