@@ -173,18 +173,26 @@ def write_files(folder: Path, module: nn.Module, architecture: Mapping[str, obje
     All are written aside and then renamed, so what has its final name is whole; if one fails, none is replaced.
     Raises VerificationFailed naming the format.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(f"{_ASIDE}*"):  # of a process that was killed here
-        shutil.rmtree(leftover)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=_ASIDE) as name:
-        aside = Path(name)
+    with written_aside(folder) as aside:
         (aside / ARCHITECTURE).write_text(json.dumps(architecture, indent=2) + "\n", encoding="utf-8")
         save_weights(module, aside / WEIGHTS)
         for format_name, file_format in FORMATS.items():
             write_format(format_name, module, example, aside / f"model{file_format.suffix}")
-        written = [_publish(path, folder / path.name) for path in sorted(aside.iterdir())]
+        names = sorted(path.name for path in aside.iterdir())
+    return [folder / name for name in names]
+
+
+@contextmanager
+def written_aside(folder: Path) -> Iterator[Path]:
+    """Give an empty folder whose files go to `folder` when the block ends, and nowhere if it raises."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(f"{_ASIDE}*"):  # of a process that was killed here
+        shutil.rmtree(leftover)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=_ASIDE) as name:
+        yield Path(name)
+        for path in sorted(Path(name).iterdir()):
+            _publish(path, folder / path.name)
     sync_folder(folder)
-    return written
 
 
 # -- parts
@@ -201,10 +209,10 @@ def _blamed_on(step: str) -> Iterator[None]:
         raise VerificationFailed(f"{step} failed: {_cause(error)}") from error
 
 
-def _publish(source: Path, target: Path) -> Path:
+def _publish(source: Path, target: Path) -> None:
     with source.open("rb") as file:
         os.fsync(file.fileno())
-    return source.replace(target)
+    source.replace(target)
 
 
 def _trace(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram:

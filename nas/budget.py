@@ -28,6 +28,8 @@ LABEL = {
     "energy_mj": ("energy", "mJ"),
     "bitops": ("bit operations", "BitOps"),
 }
+# how a budget on each metric is written; the inverse of what Budget.parse reads
+_WRITTEN = {metric: unit for metric, (_, unit) in LABEL.items() if unit} | {"peak_bytes": "Bpeak"}
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,19 @@ def format_value(metric: str, value: float) -> str:
     power = max(0, min(3, int(math.log10(abs(value)) // 3))) if value else 0
     digits = f"{value / 1000**power:.4g}" if power else f"{value:.0f}"
     return f"{digits} {['', 'k', 'M', 'G'][power]}{unit}".strip()
+
+
+def nearest_budget(metric: str, value: float) -> str:
+    """Write the smallest budget of three digits that `value` keeps, as Budget.parse reads it: `2.98MFLOPs`."""
+    name, _, target = metric.partition("@")
+    unit = _WRITTEN[name] + (f"@{target}" if target else "")
+    power = 0 if name in ("latency_ms", "energy_mj") else max(0, min(3, int(math.log10(max(value, 1)) // 3)))
+    scaled = value / 1000**power
+    step = 10.0 ** (math.floor(math.log10(scaled)) - 2) if scaled > 0 else 1.0
+    steps = math.ceil(scaled / step)
+    texts = [f"{float(f'{(steps + more) * step:.3g}'):.12g}{['', 'k', 'M', 'G'][power]}{unit}" for more in (0, 1)]
+    # rounding of the decimal text can fall below the value by an ulp; the next step cannot
+    return texts[0] if steps and Budget.parse(texts[0]).limit >= value else texts[1]
 
 
 def _read_unit(text: str, unit: str) -> tuple[str, float]:

@@ -3,9 +3,10 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 
-from nas.budget import UNITS, Budget, Cost, Metric, check, excess, format_value, parse_all
+from nas.budget import UNITS, Budget, Cost, Metric, check, excess, format_value, nearest_budget, parse_all
 from nas.errors import InvalidBudget
 
 GOOD = {
@@ -256,3 +257,32 @@ def test_cost_gives_its_numbers():
 )
 def test_values_for_people(metric, value, text):
     assert format_value(metric, value) == text
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "text"),
+    [
+        ("macs", 2_971_234, "2.98MFLOPs"),
+        ("macs", 3_000_000, "3MFLOPs"),
+        ("macs", 999_999, "1000kFLOPs"),
+        ("params", 12, "12params"),
+        ("size_bytes", 4096, "4.1kB"),
+        ("peak_bytes", 327_680, "328kBpeak"),
+        ("bitops", 1.5e12, "1500GBitOps"),
+        ("latency_ms@pixel3", 0.12345, "0.124ms@pixel3"),
+        ("latency_ms", 1234.5, "1240ms"),
+        ("energy_mj", 7, "7mJ"),
+    ],
+)
+def test_nearest_budgets_are_written_as_they_are_read(metric, value, text):
+    assert nearest_budget(metric, value) == text
+    assert Budget.parse(text).metric == metric
+
+
+def test_nearest_budgets_are_kept_and_near():
+    rng = np.random.default_rng(0)
+    for exponent in rng.uniform(-2, 11, size=500):
+        for metric in ("macs", "latency_ms"):
+            value = float(f"{10**exponent:.{rng.integers(1, 6)}g}")
+            limit = Budget.parse(nearest_budget(metric, value)).limit
+            assert value <= limit <= 1.02 * value + (metric == "macs") * 0.01

@@ -6,7 +6,7 @@ from search_toy import TOY, toy_cost, toy_problem
 
 from nas.budget import Budget, Cost, Metric
 from nas.errors import InfeasibleBudget, InvalidSetting
-from nas.search.problem import SearchProblem, nearest_budget
+from nas.search.problem import SearchProblem
 from nas.trial import Trial
 
 
@@ -62,32 +62,3 @@ def test_infeasible_budgets_name_the_nearest_feasible_ones():
 def test_a_budget_on_an_unknown_cost_is_infeasible_without_a_nearest_one():
     with pytest.raises(InfeasibleBudget, match="latency_ms is not known, so 5ms is not shown to be kept$"):
         problem_with("5ms").check()
-
-
-@pytest.mark.parametrize(
-    ("metric", "value", "text"),
-    [
-        ("macs", 2_971_234, "2.98MFLOPs"),
-        ("macs", 3_000_000, "3MFLOPs"),
-        ("macs", 999_999, "1000kFLOPs"),
-        ("params", 12, "12params"),
-        ("size_bytes", 4096, "4.1kB"),
-        ("peak_bytes", 327_680, "328kBpeak"),
-        ("bitops", 1.5e12, "1500GBitOps"),
-        ("latency_ms@pixel3", 0.12345, "0.124ms@pixel3"),
-        ("latency_ms", 1234.5, "1240ms"),
-        ("energy_mj", 7, "7mJ"),
-    ],
-)
-def test_nearest_budgets_are_written_as_they_are_read(metric, value, text):
-    assert nearest_budget(metric, value) == text
-    assert Budget.parse(text).metric == metric
-
-
-def test_nearest_budgets_are_kept_and_near():
-    rng = np.random.default_rng(0)
-    for exponent in rng.uniform(-2, 11, size=500):
-        for metric in ("macs", "latency_ms"):
-            value = float(f"{10**exponent:.{rng.integers(1, 6)}g}")
-            limit = Budget.parse(nearest_budget(metric, value)).limit
-            assert value <= limit <= 1.02 * value + (metric == "macs") * 0.01

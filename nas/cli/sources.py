@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 import torch.nn as nn
 
+from compress.prune.cifar_resnet import CIFAR_RESNETS, INPUT_SHAPE
 from nas import files
 from nas.architecture import Architecture, SearchSpace
 from nas.cli.space import space_of
@@ -23,7 +24,10 @@ from nas.rundir import RunDir
 Shape = tuple[int, int, int]
 DEFAULT_SHAPE = (3, 224, 224)
 BEST = "best/architecture.json"
-FORMS = "torchvision:NAME, timm:NAME, a run directory, RUN:KEY for one of its trials, an architecture.json, or a model.onnx"
+FORMS = (
+    "torchvision:NAME, timm:NAME, cifar-resnet20 to cifar-resnet110, a run directory, RUN:KEY for one of its trials, "
+    "an architecture.json, or a model.onnx"
+)
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ def read_network(text: str, shape: Shape | None = None) -> Network:
 
     Raises InvalidSetting if the network does not exist or takes other images, MissingPackage.
     """
+    if text in CIFAR_RESNETS:
+        return _plan_of_module(text, shape or INPUT_SHAPE)
     for form, reader in PLANS.items():
         if text.startswith(form) or text.endswith(form):
             return reader(text, shape)
@@ -57,6 +63,8 @@ def read_network(text: str, shape: Shape | None = None) -> Network:
 
 def module_of(text: str) -> nn.Module:
     """The module of a network, with random weights. Raises InvalidSetting, MissingPackage."""
+    if text in CIFAR_RESNETS:
+        return CIFAR_RESNETS[text]()
     for form, reader in MODULES.items():
         if text.startswith(form):
             return reader(text.removeprefix(form))
@@ -146,6 +154,8 @@ def _hint(text: str) -> str:
 
     if text in models.list_models(module=models):
         return f" (did you mean torchvision:{text}?)"
+    if text.startswith("cifar-resnet"):
+        return f" (there are {', '.join(CIFAR_RESNETS)})"
     return " (give the model.onnx beside it)" if text.endswith(".pt2") else ""
 
 

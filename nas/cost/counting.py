@@ -8,7 +8,7 @@ as is usual in the mobile literature. An operation that is not in MACS is unknow
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from math import prod
 
 from nas.budget import Cost, Metric
@@ -115,23 +115,26 @@ def peak_bytes(plan: Plan) -> int:
     return peak
 
 
-def count(plan: Plan) -> Cost:
-    """Count everything that a plan tells, for one image: macs, params, size_bytes, activations, peak_bytes, bitops.
+# what a plan tells, with its unit; bit operations are multiply-adds times the bits of weights and of activations (Wang et al.
+# 2019, HAQ), and `size_bytes` is exact for the networks of our spaces (nas/cost/storage.py)
+TOTALS: dict[str, tuple[Callable[[Plan], int], str]] = {
+    "macs": (lambda plan: sum(map(macs, _known(plan))), "multiply-adds"),
+    "params": (lambda plan: sum(map(params, _known(plan))), "parameters"),
+    "size_bytes": (plan_bytes, "B"),
+    "activations": (lambda plan: sum(x.out_elements for x in _known(plan) if x.op in ACTIVATIONS), "elements"),
+    "peak_bytes": (peak_bytes, "B"),
+    "bitops": (lambda plan: sum(macs(x) * x.weight_bits * x.act_bits for x in _known(plan)), "bit operations"),
+}
 
-    `size_bytes` is exact for the networks of our spaces; see nas/cost/storage.py. Bit operations are multiply-adds times the
-    bits of weights and of activations (Wang et al. 2019, HAQ).
-    """
-    known = [layer for layer in plan.layers if layer.op in MACS]
-    values = {
-        "macs": (sum(map(macs, known)), "multiply-adds"),
-        "params": (sum(map(params, known)), "parameters"),
-        "size_bytes": (plan_bytes(plan), "B"),
-        "activations": (sum(layer.out_elements for layer in known if layer.op in ACTIVATIONS), "elements"),
-        "peak_bytes": (peak_bytes(plan), "B"),
-        "bitops": (sum(macs(layer) * layer.weight_bits * layer.act_bits for layer in known), "bit operations"),
-    }
-    metrics = {name: Metric(value, unit, "plan") for name, (value, unit) in values.items()}
+
+def count(plan: Plan, names: Collection[str] = TOTALS) -> Cost:
+    """Count what a plan tells for one image: of TOTALS, those with the given names."""
+    metrics = {name: Metric(total(plan), unit, "plan") for name, (total, unit) in TOTALS.items() if name in names}
     return Cost(metrics, tuple(f"{layer.op} ({layer.name})" for layer in plan.layers if layer.op not in MACS))
+
+
+def _known(plan: Plan) -> list[Layer]:
+    return [layer for layer in plan.layers if layer.op in MACS]
 
 
 def _image_bytes(plan: Plan) -> int:

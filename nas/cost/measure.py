@@ -1,7 +1,8 @@
 """Latency, measured: warm-up until steady, interleaved rounds, median and spread, and a watch on the machine itself.
 
-All candidates are timed in turn in every round, so that a change of the machine's speed meets all alike. Between any two of them a
-small reference kernel is timed: what is timed beside a slow one is not trusted and is repeated.
+All candidates are timed in turn in every round, so that a change of the machine's speed meets all alike. Between any two of
+them a small reference kernel is timed. What is timed beside a slow one, or is far slower than the candidate's own best, was
+disturbed by other work: such samples are not trusted and are repeated.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ class MeasureSettings:
     A sample is the median of so many calls, each timed by itself, as last `sample_ms`, but `least_calls` to `most_calls`; the
     `settling_calls` before them bring the candidate's weights back into the cache and are not timed. Warm-up ends when
     `steady_samples` samples in a row differ by at most `steady_within` of the fastest, at the latest after `most_warmups`. A
-    sample is busy if the reference kernel beside it takes more than 1 + `busy_above` times its fastest; at most `extra_rounds`
-    are added to make up for busy ones. `timer` times one call in nanoseconds, None by the clock: a device that works in the
+    sample is disturbed if the reference kernel beside it, or the sample itself, takes more than 1 + `busy_above` times its
+    fastest; at most `extra_rounds` are added to make up for disturbed ones. `timer` times one call in nanoseconds, None by the clock: a device that works in the
     background needs its own.
     """
 
     rounds: int = 15
-    extra_rounds: int = 15
+    extra_rounds: int = 30
     sample_ms: float = 2.0
     least_calls: int = 3
     most_calls: int = 200
@@ -103,9 +104,9 @@ def measure(
     fastest = min(sample.reference for taken in samples.values() for sample in taken)
     found = {}
     for name, taken in samples.items():
-        quiet = [sample for sample in taken if sample.is_quiet(fastest, settings)]
+        quiet = _quiet(taken, fastest, settings)
         calm = len(quiet) >= settings.rounds
-        kept = quiet if calm else sorted(taken, key=lambda sample: sample.reference)[: settings.rounds]
+        kept = quiet or taken
         low, median, high = np.percentile([sample.time / MS for sample in kept], (25, 50, 75))
         machine = f"{'machine' if calm else 'busy machine,'} quiet in {len(quiet)} of {len(taken)} rounds, {load()}"
         doubts = ["machine busy"] * (not calm)
@@ -121,9 +122,13 @@ class _Sample:
     time: float
     reference: int
 
-    def is_quiet(self, fastest: int, settings: MeasureSettings) -> bool:
-        """Whether the machine had nothing else to do, where the reference kernel may take `fastest` nanoseconds."""
-        return self.reference <= (1 + settings.busy_above) * fastest
+
+def _quiet(taken: Sequence[_Sample], fastest: int, settings: MeasureSettings) -> list[_Sample]:
+    """The samples that nothing disturbed, where the reference kernel may take `fastest` nanoseconds."""
+    most = 1 + settings.busy_above
+    beside = [sample for sample in taken if sample.reference <= most * fastest]
+    own = min((sample.time for sample in beside), default=0.0)
+    return [sample for sample in beside if sample.time <= most * own]
 
 
 @dataclass(frozen=True)
@@ -171,7 +176,7 @@ class _Stopwatch:
         order, fastest = list(candidates), before
         for number in range(self.settings.rounds + self.settings.extra_rounds):
             if number >= self.settings.rounds:
-                order = [name for name in order if self._lacks(samples[name], fastest)]
+                order = [n for n in order if len(_quiet(samples[n], fastest, self.settings)) < self.settings.rounds]
             for name in order:
                 time = self.sample(candidates[name], calls[name])
                 after = self.reference(watch)
@@ -179,9 +184,6 @@ class _Stopwatch:
                 before, fastest = after, min(fastest, after)
             order = order[::-1]
         return samples
-
-    def _lacks(self, taken: Sequence[_Sample], fastest: int) -> bool:
-        return sum(sample.is_quiet(fastest, self.settings) for sample in taken) < self.settings.rounds
 
 
 def load() -> str:

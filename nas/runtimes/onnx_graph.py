@@ -49,6 +49,14 @@ def _pad(layer: Layer, axis: int) -> int:
     raise InvalidSetting(f"layer {layer.name!r} ({layer.op}) maps {size} to {wanted} pixels, which its window cannot")
 
 
+def margins(layer: Layer) -> tuple[Size, Size, Size]:
+    """Zeros before and after the channels, the rows and the columns, of an operation that pads alone: half on each side."""
+    grown = [layer.out_channels - layer.in_channels]
+    grown += [wanted - size for size, wanted in zip(layer.in_size, layer.out_size, strict=True)]
+    channels, rows, columns = ((n // 2, n - n // 2) for n in grown)
+    return channels, rows, columns
+
+
 @dataclass
 class _Draft:
     """A graph in the making; `names` are the values that hold the layers' outputs."""
@@ -112,6 +120,11 @@ def _global_pool(draft: _Draft, layer: Layer, inputs: list[str]) -> str:
     return draft.add("ReduceMean", (*inputs, draft.numbers((2, 3))), keepdims=1)
 
 
+def _zero_pad(draft: _Draft, layer: Layer, inputs: list[str]) -> str:
+    before, after = zip((0, 0), *margins(layer), strict=True)
+    return draft.add("Pad", (*inputs, draft.numbers((*before, *after))))
+
+
 def _shuffle(draft: _Draft, layer: Layer, inputs: list[str]) -> str:
     """Channel shuffle (Zhang et al. 2018, ShuffleNet)."""
     height, width = layer.out_size
@@ -152,6 +165,7 @@ WRITERS: dict[str, Writer] = {
     "mul": _folded("Mul"),
     "concat": _plain("Concat", axis=1),
     "shuffle": _shuffle,
+    "pad": _zero_pad,
     "norm": _norm,
     "softmax": _plain("Softmax", axis=1),
     "act": lambda draft, layer, inputs: inputs[0],

@@ -8,12 +8,13 @@ from functools import reduce
 from math import prod
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.cost.trace_handlers import FUSES_ACT
 from nas.errors import InvalidSetting
 from nas.plan import INPUT, Layer, Plan
-from nas.runtimes.onnx_graph import padding
+from nas.runtimes.onnx_graph import margins, padding
 from nas.runtimes.runtime import SEED
 from nas.torch_seeding import generator
 
@@ -86,6 +87,18 @@ class _Concat(nn.Module):
         return torch.cat(inputs, 1)
 
 
+class _ZeroPad(nn.Module):
+    """Zeros around channels, rows and columns; F.pad takes the last axis first."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        channels, rows, columns = margins(layer)
+        self.zeros = (*columns, *rows, *channels)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return F.pad(image, self.zeros)
+
+
 # -- one function an operation
 
 
@@ -117,6 +130,7 @@ OPERATIONS: dict[str, Callable[[Layer], nn.Module]] = {
     "maxpool": lambda layer: nn.MaxPool2d(layer.kernel, layer.stride, padding(layer)),
     "concat": lambda layer: _Concat(),
     "shuffle": lambda layer: nn.ChannelShuffle(layer.groups),
+    "pad": _ZeroPad,
     "norm": lambda layer: nn.BatchNorm2d(layer.out_channels),
     "softmax": lambda layer: nn.Softmax(1),
     "act": lambda layer: nn.Identity(),

@@ -10,13 +10,11 @@ from functools import cached_property
 import numpy as np
 
 from nas.architecture import Architecture, SearchSpace
-from nas.budget import LABEL, Budget, Cost, check, excess, format_value
+from nas.budget import Budget, Cost, check, excess, format_value, nearest_budget
 from nas.errors import InfeasibleBudget, InvalidSetting
 from nas.trial import Trial
 
 VAL_ACCURACY = "val_accuracy"
-# how a budget on each metric is written; the inverse of what Budget.parse reads
-_UNIT = {metric: unit for metric, (_, unit) in LABEL.items() if unit} | {"peak_bytes": "Bpeak"}
 
 
 @dataclass(frozen=True)
@@ -83,16 +81,3 @@ class SearchProblem:
     def limits(self) -> str:
         """Name the budgets."""
         return " and ".join(b.text for b in self.budgets) or "no budget"
-
-
-def nearest_budget(metric: str, value: float) -> str:
-    """Write the smallest budget of three digits that `value` keeps, as Budget.parse reads it: `2.98MFLOPs`."""
-    name, _, target = metric.partition("@")
-    unit = _UNIT[name] + (f"@{target}" if target else "")
-    power = 0 if name in ("latency_ms", "energy_mj") else max(0, min(3, int(math.log10(max(value, 1)) // 3)))
-    scaled = value / 1000**power
-    step = 10.0 ** (math.floor(math.log10(scaled)) - 2) if scaled > 0 else 1.0
-    steps = math.ceil(scaled / step)
-    texts = [f"{float(f'{(steps + more) * step:.3g}'):.12g}{['', 'k', 'M', 'G'][power]}{unit}" for more in (0, 1)]
-    # rounding of the decimal text can fall below the value by an ulp; the next step cannot
-    return texts[0] if steps and Budget.parse(texts[0]).limit >= value else texts[1]
