@@ -11,7 +11,7 @@ import numpy as np
 
 from compress.prune.groups import Group
 from compress.prune.widths import WidthModel
-from nas.budget import Budget, check, format_value, nearest_budget
+from nas.budget import Budget, format_value, nearest_budget
 from nas.errors import InfeasibleBudget, InvalidBudget, InvalidSetting
 
 Keep = dict[str, int]
@@ -57,29 +57,34 @@ class Problem:
     def check(self) -> None:
         """Make sure that there is something to find.
 
-        Raises InvalidBudget for a limit above what the network costs or that cannot be judged, InfeasibleBudget if the
-        smallest cut breaks one.
+        Raises InvalidBudget for no budget, for a limit above what the network costs, and for one that cannot be judged;
+        InfeasibleBudget if the smallest cut breaks one.
         """
-        names = [budget.metric for budget in self.budgets]
-        original = self.widths.cost({}, names)
-        for budget in self.budgets:
-            violation, value = budget.check(original), original.value(budget.metric)
-            if value is None or (violation and math.isinf(violation.excess)):
-                reason = violation.text if violation else "it is not known"
-                raise InvalidBudget(f"budget {budget.text!r} cannot be judged: {reason}; give one on what can be counted")
+        if not self.budgets:
+            raise InvalidBudget("no budget was given; say what the network may cost, for example --budget 50%")
+        for budget, value in self._judged({}):
             if value < budget.limit:
                 raise InvalidBudget(
                     f"budget {budget.text!r} allows {format_value(budget.metric, budget.limit)}, and the network has "
                     f"{format_value(budget.metric, value)}: nothing is to be cut; give a smaller one"
                 )
-        smallest = self.widths.cost(self.smallest, names)
-        if broken := [(b, smallest.metrics[b.metric].value) for b in self.budgets if check([b], smallest)]:
+        broken = [(budget, value) for budget, value in self._judged(self.smallest) if value > budget.limit * budget.aim]
+        if broken:
             has = " and ".join(format_value(b.metric, value) for b, value in broken)
             nearest = " ".join(nearest_budget(b.metric, value / b.aim) for b, value in broken)
             raise InfeasibleBudget(
                 f"no cut keeps {' and '.join(b.text for b, _ in broken)}: the smallest, {self.least:.0%} of each of "
                 f"{len(self.groups)} groups, has {has}; the nearest feasible budget is {nearest}"
             )
+
+    def _judged(self, keep: Mapping[str, int]) -> list[tuple[Budget, float]]:
+        """The budgets and what a cut network has of each. Raises InvalidBudget if that is not known."""
+        cost = self.widths.cost(keep, [budget.metric for budget in self.budgets])
+        for budget in self.budgets:
+            violation = budget.check(cost)
+            if violation and math.isinf(violation.excess):
+                raise InvalidBudget(f"budget {budget.text!r} cannot be judged: {violation.text}; give one on what is known")
+        return [(budget, cost.metrics[budget.metric].value) for budget in self.budgets]
 
     # -- what may be kept
 
@@ -98,8 +103,7 @@ class Problem:
         found = {}
         for group in self.groups:
             step = self.steps[group.name] // group.multiple_of
-            part = divisor if step % divisor == 0 else 1
-            found[group.name] = self._multiples(group, step // part * group.multiple_of)
+            found[group.name] = self._multiples(group, step // math.gcd(step, divisor) * group.multiple_of)
         return found
 
     @cached_property
@@ -165,10 +169,12 @@ class Problem:
         return math.fsum(self.losses[name][units] for name, units in keep.items())
 
     def _losses(self, group: Group) -> np.ndarray:
-        curve = {**self.curves.get(group.name, {}), group.width: 0.0}
-        if len(curve) > 1:
-            known = sorted(curve)
-            lost = np.interp(np.arange(group.width + 1), known, [curve[k] for k in known])
+        if curve := self.curves.get(group.name):
+            known = sorted({*curve, group.width})
+            lost = np.array([curve.get(k, 0.0) for k in known]) - curve.get(group.width, 0.0)
+            slope = (lost[0] - lost[1]) / (known[1] - known[0]) if len(known) > 1 else 0.0
+            below = lost[0] + slope * known[0]  # a curve that was not measured to its end goes on as it began
+            lost = np.interp(np.arange(group.width + 1), [-1e-9, *known], [below, *lost])
         else:
             lost = np.concatenate([[0.0], np.cumsum(np.sort(self.normalized[group.name]))])[::-1]
         return np.maximum.accumulate(lost[::-1])[::-1]

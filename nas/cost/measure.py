@@ -31,10 +31,10 @@ class MeasureSettings:
 
     A sample is the median of so many calls, each timed by itself, as last `sample_ms`, but `least_calls` to `most_calls`; the
     `settling_calls` before them bring the candidate's weights back into the cache and are not timed. Warm-up ends when
-    `steady_samples` samples in a row differ by at most `steady_within` of the fastest, at the latest after `most_warmups`. A
-    sample is disturbed if the reference kernel beside it, or the sample itself, takes more than 1 + `busy_above` times its
-    fastest; at most `extra_rounds` are added to make up for disturbed ones. `timer` times one call in nanoseconds, None by the clock: a device that works in the
-    background needs its own.
+    `steady_samples` samples in a row differ by at most `steady_within` of the fastest, at the latest after `most_warmups`.
+    A sample is disturbed if the reference kernel beside it, or the sample itself, takes more than 1 + `busy_above` times its
+    fastest; at most `extra_rounds` are added to make up for disturbed ones. `timer` times one call in nanoseconds, None by
+    the clock: a device that works in the background needs its own.
     """
 
     rounds: int = 15

@@ -1,0 +1,134 @@
+"""Attention heads as units: self-attention whose heads can be cut, and the groups that its heads make.
+
+The number of heads is read from the attribute `num_heads` that timm, torchvision and torch all use. That a group is what it
+seems is proven afterwards by cutting it (see compress.prune.proof).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from compress.prune.groups import IN, OUT, Group, Member
+from compress.prune.slices import last_dim
+from nas.errors import InvalidSetting
+
+# read the weights of their attention past its forward
+FUSED = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
+# what timm calls the channels of all heads together
+INNER_WIDTHS = ("attn_dim", "all_head_dim", "inner_dim")
+
+
+class SelfAttention(nn.Module):
+    """nn.MultiheadAttention over its own sequence, (N, L, C) -> (N, L, C), with any number of heads of any width.
+
+    nn.MultiheadAttention insists on heads that are together as wide as the sequence, so none of its heads could be cut.
+    """
+
+    def __init__(self, source: nn.MultiheadAttention) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim = source.num_heads, source.head_dim
+        self.dropout, self.batch_first = source.dropout, source.batch_first
+        self.in_proj = _linear(source.in_proj_weight, source.in_proj_bias)
+        self.out_proj = _linear(source.out_proj.weight, source.out_proj.bias)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False) -> tuple[Tensor, None]:
+        """Attend; weights are never returned. Raises InvalidSetting for attention to another sequence."""
+        if query is not key or query is not value:
+            raise InvalidSetting("attention to another sequence cannot be pruned; prune a network with self-attention only")
+        x = query if self.batch_first else query.transpose(0, 1)
+        shape = (x.shape[0], x.shape[1])
+        q, k, v = self.in_proj(x).reshape(*shape, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+        y = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
+        y = self.out_proj(y.transpose(1, 2).reshape(*shape, self.num_heads * self.head_dim))
+        return (y if self.batch_first else y.transpose(0, 1)), None
+
+
+def prepare(module: nn.Module) -> nn.Module:
+    """A copy that computes the same, in which each nn.MultiheadAttention is a SelfAttention, so that its heads can be cut.
+
+    Groups name the layers of the prepared network. What is prepared already is only copied.
+    """
+    network = copy.deepcopy(module)
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.MultiheadAttention and not isinstance(parent, FUSED) and _is_plain(child):
+                setattr(parent, name, SelfAttention(child).train(child.training))
+    return network
+
+
+def attentions(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """All modules that have heads, and their names."""
+    for name, part in module.named_modules():
+        heads = getattr(part, "num_heads", None)
+        if isinstance(heads, int) and heads > 1 and len(_linears(part)) > 1:
+            yield name, part
+
+
+def head_group(name: str, attention: nn.Module) -> Group | None:
+    """The group of the heads of `attention`, of which unit h is head h; None if its layers are not understood.
+
+    The last linear layer reads the heads; the others write them, some of them (queries, keys, values) one after the other.
+    """
+    *writers, (reader, last) = _linears(attention).items()
+    heads = attention.num_heads
+    assert isinstance(heads, int)
+    width = last.in_features
+    sizes = {part: layer.out_features for part, layer in writers}
+    sizes |= {part: layer.normalized_shape[-1] for part, layer in attention.named_children() if isinstance(layer, nn.LayerNorm)}
+    sizes |= {part: p.shape[last_dim(p)] for part, p in attention.named_parameters(recurse=False) if p.dim()}
+    members = {part: _by_head(size, heads, width) for part, size in sizes.items()}
+    # position biases, one number a head, may come from a small network
+    deep = {part: x for part, x in attention.named_modules() if "." in part and isinstance(x, nn.Linear)}
+    members |= {part: tuple((h,) for h in range(heads)) for part, x in deep.items() if x.out_features == heads}
+    if width % heads or not all(members[part] for part, _ in writers):
+        return None
+    written = [Member(_join(name, part), OUT, units) for part, units in members.items() if units]
+    units = _by_head(width, heads, width)
+    return Group(_join(name, writers[0][0]), heads, (*written, Member(_join(name, reader), IN, units)))
+
+
+def narrow(attention: nn.Module, heads: int) -> None:
+    """Tell `attention` how many heads it is left with, in place."""
+    before = attention.num_heads
+    assert isinstance(before, int)
+    for name in INNER_WIDTHS:
+        width = getattr(attention, name, None)
+        if isinstance(width, int):
+            setattr(attention, name, width // before * heads)
+    attention.num_heads = heads  # type: ignore[assignment]  # a plain attribute, not a module
+
+
+def _by_head(size: int, heads: int, width: int) -> tuple[tuple[int, ...], ...]:
+    """The indices of each head among `size` channels: blocks of `width`, or one number a head; empty for anything else."""
+    if size == heads:
+        return tuple((h,) for h in range(heads))
+    if size % width:
+        return ()
+    each = width // heads
+    return tuple(
+        tuple(start + h * each + i for start in range(0, size, width) for i in range(each)) for h in range(heads)
+    )
+
+
+def _linears(module: nn.Module) -> dict[str, nn.Linear]:
+    return {name: child for name, child in module.named_children() if isinstance(child, nn.Linear)}
+
+
+def _is_plain(attention: nn.MultiheadAttention) -> bool:
+    return attention._qkv_same_embed_dim and attention.bias_k is None and not attention.add_zero_attn
+
+
+def _linear(weight: nn.Parameter, bias: nn.Parameter | None) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    layer.weight = weight
+    if bias is not None:
+        layer.bias = bias
+    return layer
+
+
+def _join(name: str, part: str) -> str:
+    return f"{name}.{part}" if name else part
