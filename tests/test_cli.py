@@ -183,6 +183,7 @@ BAD = {
     "unknown table": (["--budget", "3ms@pixel9"], "there is no published latency table 'pixel9'; choose one of pixel3"),
     "table of another space": (["--budget", "3ms@pixel3"], "table pixel3 was measured for space fbnet"),
     "missing table": (["--budget", "3ms", "--table", "none.csv"], "there is no latency table 'none.csv'"),
+    "energy without a table": (["--budget", "3mJ"], "'3mJ' needs energy, which is not measured here; give a --table"),
     "energy of a table without": (["--budget", "3mJ@pixel1"], "table pixel1"),
     "unknown device": (["--budget", "3MFLOPs", "--device", "tpu"], "--device 'tpu' is not known"),
     "no such device": (["--budget", "3MFLOPs", "--device", "cuda:99"], "--device 'cuda:99' is not there"),

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ from test_cli import error_of, run, save_npz, trials_of
 from nas.cost.counting import count
 from nas.cost.measure import Timing
 from nas.cost.onnx_plan import onnx_plan
+from nas.cost.trace import trace
 from nas.latency.bench import Bench
 from nas.latency.machine import table_path
-from nas.latency.table import read_table
+from nas.latency.table import read_table, write_table
+from nas.runtimes.onnx_graph import onnx_bytes
 from nas.runtimes.runtime import Setting
 
 QUICK = ["--epochs", "1", "--trials", "6", "--space", "resnet", "--data", "npz:tiny.npz"]
@@ -38,6 +41,10 @@ class Machine:
         return {path: self.timing(count(onnx_plan(path)).value("macs"), self.slowness) for path in examples}
 
 
+def quick_write(name, module, image, path):
+    path.write_bytes(onnx_bytes(trace(module, image)))
+
+
 @pytest.fixture
 def machine(monkeypatch, tmp_path):
     found = Machine()
@@ -45,6 +52,8 @@ def machine(monkeypatch, tmp_path):
     monkeypatch.setenv("NETCARVER_TABLES", str(tmp_path / "tables"))
     monkeypatch.setattr(Bench, "time_plans", lambda bench, plans: found.time_plans(plans))
     monkeypatch.setattr(Bench, "time_files", lambda bench, examples: found.time_files(examples))
+    # what is delivered is exported by torch, what is only timed here by the quick way
+    monkeypatch.setattr("nas.cli.timing.write_format", quick_write)
     save_npz("tiny.npz")
     return found
 
@@ -172,6 +181,23 @@ def test_a_table_of_another_target_is_refused_unless_accepted(machine, tmp_path)
     assert "threads 2 instead of 1; measure one with nas profile, or add --accept-foreign-table" in error_of(*search)
     lacking = error_of(*search, "--accept-foreign-table")
     assert "lacks 1 of 6 units of space resnet: c16 4x4 | pool c16 | linear c3" in lacking
+
+
+def test_energy_is_a_budget_where_the_table_has_it(machine, tmp_path):
+    path = Path("energy.csv")
+    args = ["--budget", "300kFLOPs", "--space", "resnet"]
+    assert run("profile", *args, "--data", "1x8x3", "--out", str(path)).exit_code == 0
+    search = ["search", *QUICK, "--budget", "300kFLOPs", "--table", str(path), "--json"]
+    assert "'2mJ' needs energy, which the table does not have" in error_of(*search, "--budget", "2mJ")
+    table = read_table(path)
+    known = {key: replace(entry, energy_mj=10 * entry.latency_ms) for key, entry in table.entries.items()}
+    write_table(replace(table, entries=known), path)
+    result = run(*search, "--budget", "2mJ")
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    assert {row["metric"]: row["ok"] for row in summary["budget"]} == {"macs": True, "energy_mj": True}
+    metrics = summary["best"]["metrics"]
+    assert metrics["energy_mj"] == pytest.approx(metrics["macs"] * 1e-5) and metrics["energy_mj"] <= 2
 
 
 def test_an_infeasible_limit_names_one_that_is_not(machine):

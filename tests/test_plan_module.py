@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812
 import torchvision
 from networks import images, space_for
 from torch import nn
@@ -9,7 +10,10 @@ from nas.cost.trace import trace
 from nas.cost.trace_handlers import MODULES
 from nas.errors import InvalidSetting
 from nas.plan import ConvSpec, Layer, Plan, conv
+from nas.runtimes.onnx_graph import onnx_bytes
+from nas.runtimes.ort import runner
 from nas.runtimes.plan_module import PlanModule
+from nas.runtimes.runtime import Setting
 from nas.seeding import numpy_rng
 from search_spaces import SPACES
 from search_spaces.staged import DataShape
@@ -107,6 +111,14 @@ def test_branches():
     built = PlanModule(plan)
     assert trace(built, images(1, 3, 8, 8)).canonical() == plan.canonical()
     assert_equal_outputs(module, built, images(2, 3, 8, 8))
+
+
+def test_padding_puts_half_of_the_zeros_on_each_side():
+    plan = Plan(4, (8, 6), (Layer("x", "pad", ("input",), 4, 8, (8, 6), (11, 5)),))
+    wanted = F.pad(images(1, 4, 8, 6), (-1, 0, 1, 2, 2, 2))
+    assert torch.equal(PlanModule(plan)(images(1, 4, 8, 6)), wanted)
+    run = runner(onnx_bytes(plan), Setting())
+    assert torch.equal(torch.from_numpy(run(images(1, 4, 8, 6).numpy())), wanted)
 
 
 @pytest.mark.parametrize(

@@ -85,18 +85,26 @@ ALLOCATIONS: dict[str, Callable[[Problem], Keep]] = {
 
 
 def _ranked(problem: Problem, kind: Callable[[Group], Hashable]) -> Keep:
-    """Keep the same share of all units of a kind, those of the highest scores."""
-    pools: dict[Hashable, list[np.ndarray]] = {}
+    """Keep the same share of all units of a kind, those of the highest scores; of equal ones the same share in each group."""
     kinds = {group.name: kind(group) for group in problem.groups}
+    pools: dict[Hashable, list[np.ndarray]] = {}
     for name, group_kind in kinds.items():
         pools.setdefault(group_kind, []).append(problem.normalized[name])
-    ranked = {group_kind: np.sort(np.concatenate(pool))[::-1] for group_kind, pool in pools.items()}
+    ranked = {group_kind: np.sort(np.concatenate(pool)) for group_kind, pool in pools.items()}
 
     def keep_at(share: float) -> Keep:
-        lowest = {key: scores[max(0, round(share * len(scores)) - 1)] for key, scores in ranked.items()}
-        return {
-            name: problem.nearest(name, int(np.sum(problem.normalized[name] >= lowest[group_kind])))
-            for name, group_kind in kinds.items()
-        }
+        thresholds = {group_kind: _threshold(scores, share * len(scores)) for group_kind, scores in ranked.items()}
+        keep = {}
+        for name, group_kind in kinds.items():
+            (lowest, part), scores = thresholds[group_kind], problem.normalized[name]
+            keep[name] = problem.nearest(name, np.sum(scores > lowest) + part * np.sum(scores == lowest))
+        return keep
 
     return level(problem, keep_at)
+
+
+def _threshold(ranked: np.ndarray, wanted: float) -> tuple[float, float]:
+    """The lowest of the `wanted` highest scores of an ascending array, and which part of those that equal it are wanted."""
+    lowest = ranked[min(len(ranked) - 1, int(len(ranked) - wanted))]
+    below, up_to = np.searchsorted(ranked, lowest, "left"), np.searchsorted(ranked, lowest, "right")
+    return lowest, (wanted - (len(ranked) - up_to)) / (up_to - below)

@@ -78,7 +78,8 @@ def head_group(name: str, attention: nn.Module) -> Group | None:
     assert isinstance(heads, int)
     width = last.in_features
     sizes = {part: layer.out_features for part, layer in writers}
-    sizes |= {part: layer.normalized_shape[-1] for part, layer in attention.named_children() if isinstance(layer, nn.LayerNorm)}
+    norms = {part: x.normalized_shape for part, x in attention.named_children() if isinstance(x, nn.LayerNorm)}
+    sizes |= {part: width for part, shape in norms.items() if shape == (width,)}
     sizes |= {part: p.shape[last_dim(p)] for part, p in attention.named_parameters(recurse=False) if p.dim()}
     members = {part: _by_head(size, heads, width) for part, size in sizes.items()}
     # position biases, one number a head, may come from a small network
@@ -109,9 +110,7 @@ def _by_head(size: int, heads: int, width: int) -> tuple[tuple[int, ...], ...]:
     if size % width:
         return ()
     each = width // heads
-    return tuple(
-        tuple(start + h * each + i for start in range(0, size, width) for i in range(each)) for h in range(heads)
-    )
+    return tuple(tuple(start + h * each + i for start in range(0, size, width) for i in range(each)) for h in range(heads))
 
 
 def _linears(module: nn.Module) -> dict[str, nn.Linear]:
@@ -122,11 +121,11 @@ def _is_plain(attention: nn.MultiheadAttention) -> bool:
     return attention._qkv_same_embed_dim and attention.bias_k is None and not attention.add_zero_attn
 
 
-def _linear(weight: nn.Parameter, bias: nn.Parameter | None) -> nn.Linear:
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
-    layer.weight = weight
+    layer.weight = nn.Parameter(weight, weight.requires_grad)
     if bias is not None:
-        layer.bias = bias
+        layer.bias = nn.Parameter(bias, bias.requires_grad)
     return layer
 
 

@@ -7,16 +7,11 @@ Where two labels meet they become one. Channels of one label are a unit.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-
-class Index(NamedTuple):
-    """A channel of a port and its label, under the names that the index mappings of torch-pruning read."""
-
-    idx: int
-    root_idx: int
+from compress.prune.channels import Index, IndexMap
 
 
 class Port(NamedTuple):
@@ -26,40 +21,7 @@ class Port(NamedTuple):
     side: str
 
 
-IndexMap = Callable[[list[Index]], list[Index]]
 Unit = dict[Port, tuple[int, ...]]
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """Channels in blocks of `size`, which can only be cut as a whole, read or written by as many blocks of `other`.
-
-    Of each block the first channel meets all others, which is enough to give them one label.
-    """
-
-    size: int
-    other: int
-
-    def __call__(self, indices: list[Index]) -> list[Index]:
-        """Map channels to those of the other side."""
-        found, seen = [], set()
-        for index, label in indices:
-            block = index // self.size
-            last = 1 if block in seen else self.other
-            seen.add(block)
-            found += [Index(block * self.other + i, label) for i in range(last)]
-        return found
-
-
-@dataclass(frozen=True)
-class Shift:
-    """Channels behind `by` channels of zeros; those before the first are nobody's."""
-
-    by: int
-
-    def __call__(self, indices: list[Index]) -> list[Index]:
-        """Map channels to those of the other side."""
-        return [Index(index + self.by, label) for index, label in indices if index + self.by >= 0]
 
 
 @dataclass(frozen=True)

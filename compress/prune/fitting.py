@@ -1,4 +1,4 @@
-"""From a rule that gives widths to widths that hit the budgets: search its level, take away what is too much, give back the rest."""
+"""From a rule for widths to widths that hit the budgets: search its level, take away what is too much, give back the rest."""
 
 from __future__ import annotations
 
@@ -31,18 +31,19 @@ def uniform(problem: Problem) -> Keep:
 def level(problem: Problem, keep_at: Callable[[float], Keep]) -> Keep:
     """The widths of the highest level in 0..1 that keeps all budgets, found by bisection, and settled.
 
-    `keep_at` gives options of the problem, wider ones for higher levels. Raises what Problem.check does.
+    Many groups may widen at the same level: of those, the most important ones do. `keep_at` gives options of the problem, wider
+    ones for higher levels. Raises what Problem.check does.
     """
     problem.check()
-    low, high, found = 0.0, 1.0, problem.smallest
+    low, high, found, above = 0.0, 1.0, problem.smallest, keep_at(1.0)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         keep = keep_at(middle)
         if problem.fits(keep):
             low, found = middle, keep
         else:
-            high = middle
-    return settle(problem, found)
+            high, above = middle, keep
+    return settle(problem, fill(problem, found, {name: (units, above[name]) for name, units in found.items()}))
 
 
 def settle(problem: Problem, keep: Keep, options: Options | None = None) -> Keep:
@@ -111,8 +112,8 @@ def _bound(options: Options) -> int:
 def _leaves_much(problem: Problem, keep: Keep) -> bool:
     """Tell whether the tightest budget is one that finer steps can hit, and not hit yet."""
     usage = problem.usage(keep)
-    tightest = int(np.argmax(usage)) if len(usage) else 0
-    return len(usage) > 0 and usage[tightest] < 1 - SLACK and problem.budgets[tightest].metric.split("@")[0] not in TIMES
+    tightest = int(np.argmax(usage))
+    return bool(usage[tightest] < 1 - SLACK) and problem.budgets[tightest].metric.split("@")[0] not in TIMES
 
 
 def _wider(problem: Problem, keep: Keep, options: tuple[int, ...], name: str) -> Step | None:

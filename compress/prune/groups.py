@@ -1,7 +1,7 @@
 """Group, Cut: which channels of a network go together, and which of them were cut, as values.
 
-Channels that are added, concatenated or convolved depthwise can only be cut together (DepGraph, Fang et al. 2023). A group is such
-a set of layers; a unit of it is what is cut or kept as one: a channel, or the channels of an attention head.
+Channels that are added, concatenated or convolved depthwise can only be cut together (DepGraph, Fang et al. 2023). A group is
+such a set of layers; a unit of it is what is cut or kept as one: a channel, or the channels of an attention head.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from compress.prune.groups import Group
+from compress.prune.groups import OUT, Group
 from compress.prune.widths import WidthModel
 from nas.budget import Budget, format_value, nearest_budget
 from nas.errors import InfeasibleBudget, InvalidBudget, InvalidSetting
@@ -122,8 +122,8 @@ class Problem:
 
     def _step(self, group: Group) -> int:
         """Steps of `round_to` channels, smaller in a narrow group and larger in a very wide one."""
-        leading = next((m for m in group.members if m.layer == group.name), group.members[0])
-        units = self.round_to // math.gcd(self.round_to, len(leading.units[0]))
+        channels = next(len(member.units[0]) for member in group.members if member.side == OUT)
+        units = self.round_to // math.gcd(self.round_to, channels)
         while units > 1 and math.lcm(units, group.multiple_of) * FEWEST_STEPS > group.width:
             units //= next(p for p in range(2, units + 1) if units % p == 0)
         step = math.lcm(units, group.multiple_of)
@@ -171,10 +171,11 @@ class Problem:
     def _losses(self, group: Group) -> np.ndarray:
         if curve := self.curves.get(group.name):
             known = sorted({*curve, group.width})
-            lost = np.array([curve.get(k, 0.0) for k in known]) - curve.get(group.width, 0.0)
-            slope = (lost[0] - lost[1]) / (known[1] - known[0]) if len(known) > 1 else 0.0
-            below = lost[0] + slope * known[0]  # a curve that was not measured to its end goes on as it began
-            lost = np.interp(np.arange(group.width + 1), [-1e-9, *known], [below, *lost])
+            lost = [curve.get(units, 0.0) - curve.get(group.width, 0.0) for units in known]
+            if 0 < known[0] < group.width:  # a curve that was not measured to its end goes on as it began
+                slope = (lost[0] - lost[1]) / (known[1] - known[0])
+                known, lost = [0, *known], [lost[0] + slope * known[0], *lost]
+            losses = np.interp(np.arange(group.width + 1), known, lost)
         else:
-            lost = np.concatenate([[0.0], np.cumsum(np.sort(self.normalized[group.name]))])[::-1]
-        return np.maximum.accumulate(lost[::-1])[::-1]
+            losses = np.concatenate([[0.0], np.cumsum(np.sort(self.normalized[group.name]))])[::-1]
+        return np.maximum.accumulate(losses[::-1])[::-1]

@@ -23,7 +23,7 @@ class Slice:
 def slices(module: nn.Module, member: Member) -> tuple[Slice, ...]:
     """The parameters of `module` that `member` cuts: weight and bias for output channels, the weight for input channels."""
     owner, _, leaf = member.layer.rpartition(".")
-    if leaf in module.get_submodule(owner)._parameters:
+    if leaf in dict(module.get_submodule(owner).named_parameters(recurse=False)):
         return (Slice(member.layer, last_dim(module.get_parameter(member.layer))),)
     layer = module.get_submodule(member.layer)
     transposed = isinstance(layer, _ConvTransposeNd)

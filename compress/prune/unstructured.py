@@ -44,7 +44,8 @@ def magnitude_mask(module: nn.Module, sparsity: float, pattern: str = "global") 
     """Masks that drop the smallest weights: parameter name -> bool of its shape, True where a weight stays.
 
     `sparsity` in [0, 1) is the share of zeros among the weights of convolutions, linear layers and attention (Han et al.
-    2015), exact up to rounding; `pattern` is one of PATTERNS. Of equal weights the first ones go. Raises InvalidSetting.
+    2015), exact up to rounding; one weight stays in any case. `pattern` is one of PATTERNS. Of equal weights the first ones go.
+    Raises InvalidSetting.
     """
     if pattern not in PATTERNS:
         raise InvalidSetting(f"pattern {pattern!r} is not known; choose one of {', '.join(PATTERNS)}")
@@ -124,9 +125,9 @@ PATTERNS: Mapping[str, Callable[[Mapping[str, Tensor], float], Masks]] = {
 
 
 def _without_smallest(sizes: Tensor, sparsity: float) -> Tensor:
-    """True for all but the `sparsity` smallest of `sizes` (n,)."""
+    """True for all but the `sparsity` smallest of `sizes` (n,), and for one at least."""
     kept = torch.ones_like(sizes, dtype=torch.bool)
-    kept[sizes.argsort(stable=True)[: round(sparsity * len(sizes))]] = False
+    kept[sizes.argsort(stable=True)[: min(round(sparsity * len(sizes)), len(sizes) - 1)]] = False
     return kept
 
 
@@ -134,7 +135,7 @@ def _kept_in_groups(weight: Tensor, m: int, dropped: int) -> Tensor:
     inputs_last = weight.abs().movedim(1, -1)
     groups = inputs_last.reshape(-1, m)
     kept = torch.ones_like(groups, dtype=torch.bool)
-    kept.scatter_(1, groups.argsort(1, stable=True)[:, :dropped], False)
+    kept.scatter_(1, groups.argsort(dim=1, stable=True)[:, :dropped], False)
     return kept.view(inputs_last.shape).movedim(-1, 1).contiguous()
 
 

@@ -6,9 +6,10 @@ inputs: what is pooled, normalized, added or concatenated is as wide as what cam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import NamedTuple
 
 from compress.prune.groups import IN, OUT, Group
 from nas.budget import Cost, Metric
@@ -21,8 +22,7 @@ Latency = Callable[[Plan], Mapping[str, Metric]]
 Share = tuple[int, int]
 
 
-@dataclass(frozen=True)
-class Ends:
+class Ends(NamedTuple):
     """What is left of a layer: channels on both sides as its groups say, None where they say nothing; shares of its inputs."""
 
     ins: int | None
@@ -58,7 +58,7 @@ class WidthModel:
         layers = []
         for place, (layer, ins, outs) in enumerate(self._owned):
             inputs = tuple(shares[name] for name in layer.inputs)
-            ends = Ends(_rest(layer.in_channels, ins, left), _rest(layer.out_channels, outs, left), inputs)
+            ends = Ends(_rest(layer.in_channels, ins, left), _rest(_cuttable(layer), outs, left), inputs)
             new = self._seen.get((place, ends))
             if new is None:
                 new = self._seen[place, ends] = RESIZE.get(layer.op, _following)(layer, ends)
@@ -111,11 +111,22 @@ class WidthModel:
                 owners = channels.setdefault((_plan_name(member.layer, named), member.side), {})
                 owners.update({index: group.name for unit in member.units for index in unit})
         sides = {key: _counts(owners.values()) for key, owners in channels.items()}
-        return tuple((x, sides.get((x.name, IN), {}), sides.get((x.name, OUT), {})) for x in self.plan.layers)
+        return tuple((x, sides.get((x.name, IN), {}), sides.get((_owner(x, sides), OUT), {})) for x in self.plan.layers)
 
 
 def _plan_name(module: str, named: Collection[str]) -> str:
     return module if module in named else module.removesuffix(".conv")
+
+
+def _owner(layer: Layer, sides: Collection[tuple[str, str]]) -> str:
+    """The name in the groups of what has the outputs of `layer`; a norm that is a function is in the plan as its parameters."""
+    is_vector = layer.op == "parameter" and layer.out_size == (1, 1)
+    return layer.name.rpartition(".")[0] if is_vector and (layer.name, OUT) not in sides else layer.name
+
+
+def _cuttable(layer: Layer) -> int:
+    """The channels that groups cut: those of a parameter of shape (C, 1, 1) are its rows."""
+    return layer.out_size[0] if layer.op == "parameter" and layer.out_channels == 1 else layer.out_channels
 
 
 def _counts(owners: Collection[str]) -> dict[str, int]:
@@ -145,20 +156,15 @@ def _scaled(number: int, share: Share) -> int:
     return -(-number * new // old)
 
 
-def _divides(number: int, share: Share) -> bool:
-    return number * share[0] % share[1] == 0
+def _narrower(channels: int, size: Size, share: Share, axes: Sequence[int] = (0, 1, 2)) -> tuple[int, Size]:
+    """Channels and size of a tensor of which a part is left, cut along the first of `axes` where that part is whole.
 
-
-def _narrower(channels: int, size: Size, share: Share) -> tuple[int, Size]:
-    """Channels and size of a tensor of which a part is left: of its channels, or else of its rows, where heads are rows."""
-    if _divides(channels, share) or not _divides(size[0], share):
-        return _scaled(channels, share), size
-    return channels, (_scaled(size[0], share), size[1])
-
-
-def _fewer_rows(channels: int, size: Size, share: Share) -> tuple[int, Size]:
-    """The same, rows first."""
-    return (channels, (_scaled(size[0], share), size[1])) if _divides(size[0], share) else (_scaled(channels, share), size)
+    That is the channels, but where heads are rows (axis 1), or where channels are last (axis 2).
+    """
+    sides = [channels, *size]
+    axis = next((axis for axis in axes if sides[axis] * share[0] % share[1] == 0), axes[0])
+    sides[axis] = _scaled(sides[axis], share)
+    return sides[0], (sides[1], sides[2])
 
 
 def _resized(layer: Layer, before: tuple[int, Size], after: tuple[int, Size]) -> Layer:
@@ -166,18 +172,23 @@ def _resized(layer: Layer, before: tuple[int, Size], after: tuple[int, Size]) ->
 
 
 def _weighted(layer: Layer, ends: Ends) -> Layer:
-    """A convolution or a linear layer; a depthwise convolution has as many groups as channels."""
+    """A convolution or a linear layer. One of several groups loses whole groups, with the inputs and outputs that they have."""
+    if layer.groups > 1:
+        share = ends.shares[0] if ends.outs is None else (ends.outs, layer.out_channels)
+        ins, outs = _scaled(layer.in_channels, share), _scaled(layer.out_channels, share)
+        return replace(layer, in_channels=ins, out_channels=outs, groups=_scaled(layer.groups, share))
     ins = _scaled(layer.in_channels, ends.shares[0]) if ends.ins is None else ends.ins
-    if layer.groups == layer.in_channels == layer.out_channels > 1:
-        width = ins if ends.outs is None else ends.outs
-        return replace(layer, in_channels=width, out_channels=width, groups=width)
     return replace(layer, in_channels=ins, out_channels=layer.out_channels if ends.outs is None else ends.outs)
 
 
 def _parameter(layer: Layer, ends: Ends) -> Layer:
     """A parameter that the network reads by itself has no input to follow."""
-    width = layer.out_channels if ends.outs is None else ends.outs
-    return replace(layer, in_channels=width, out_channels=width)
+    if ends.outs is None:
+        return layer
+    if layer.out_channels == 1:
+        size = (ends.outs, layer.out_size[1])
+        return replace(layer, in_size=size, out_size=size)
+    return replace(layer, in_channels=ends.outs, out_channels=ends.outs)
 
 
 def _following(layer: Layer, ends: Ends) -> Layer:
@@ -190,7 +201,7 @@ def _following(layer: Layer, ends: Ends) -> Layer:
 def _elementwise(layer: Layer, ends: Ends) -> Layer:
     """Operands are cut alike, but for those that are broadcast."""
     share = min(ends.shares, key=lambda s: s[0] / s[1], default=(1, 1))
-    return _following(layer, replace(ends, shares=(share,)))
+    return _following(layer, ends._replace(shares=(share,)))
 
 
 def _concat(layer: Layer, ends: Ends) -> Layer:
@@ -208,8 +219,8 @@ def _pad(layer: Layer, ends: Ends) -> Layer:
 
 def _product(layer: Layer, ends: Ends) -> Layer:
     """A matrix product in each head: heads are rows."""
-    before = _fewer_rows(layer.in_channels, layer.in_size, ends.shares[0])
-    return _resized(layer, before, _fewer_rows(layer.out_channels, layer.out_size, ends.shares[0]))
+    before = _narrower(layer.in_channels, layer.in_size, ends.shares[0], (1, 0))
+    return _resized(layer, before, _narrower(layer.out_channels, layer.out_size, ends.shares[0], (1, 0)))
 
 
 RESIZE: dict[str, Callable[[Layer, Ends], Layer]] = {

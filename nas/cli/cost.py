@@ -16,7 +16,8 @@ def cost(  # noqa: PLR0913 - the options of a command are its parameters
         list[str],
         typer.Argument(
             metavar="NETWORK",
-            help="torchvision:NAME, timm:NAME, a run directory, RUN:KEY for one of its trials, architecture.json, model.onnx.",
+            help="torchvision:NAME, timm:NAME, cifar-resnet20 to -110, a run directory, RUN:KEY for one of its trials, "
+            "architecture.json, model.onnx.",
         ),
     ],
     table: Annotated[

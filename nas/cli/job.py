@@ -14,7 +14,7 @@ import torch
 
 from nas.architecture import Architecture, SearchSpace
 from nas.budget import Budget, Cost, parse_all
-from nas.cli.latency import bench_of, cost_models
+from nas.cli.latency import LATENCY, bench_of, cost_models
 from nas.cli.settings import Settings, command_line
 from nas.cli.space import sizing, space_of, space_options
 from nas.cost.counting import count
@@ -31,7 +31,6 @@ from nas.training.loop import OPTIMIZERS, TrainConfig
 from search_spaces import SPACES, sized
 from search_spaces.staged import DataShape
 
-LATENCY = "latency_ms"
 # of a budget in ms: timings of one file differ by a few percent from one process to the next
 HEADROOM = 0.95
 LEARNING_RATES = {"sgd": 0.1, "adamw": 0.002}

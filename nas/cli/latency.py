@@ -21,6 +21,8 @@ from nas.latency.table import LatencyTable, read_table
 from nas.runtimes.runtime import Setting
 
 TABLE = "latency.csv"  # in the run directory
+LATENCY, ENERGY = "latency_ms", "energy_mj"
+WHERE_ENERGY_IS = "give a --table with the column energy_mj"
 NAMED_AT_MOST = 3
 
 
@@ -39,7 +41,10 @@ def cost_models(
     Raises InvalidBudget for energy that no table has, InvalidSetting for a table that does not fit.
     """
     models: list[CostModel] = []
-    targets = dict.fromkeys(b.metric.partition("@")[2] for b in budgets if b.metric.startswith(("latency_ms", "energy_mj")))
+    for budget in budgets:
+        if budget.metric == ENERGY and not settings.table:
+            raise InvalidBudget(f"budget {budget.text!r} needs energy, which is not measured here; {WHERE_ENERGY_IS}")
+    targets = dict.fromkeys(b.metric.partition("@")[2] for b in budgets if b.metric.startswith((LATENCY, ENERGY)))
     for name in targets:
         accept = settings.accept_foreign_table
         models.append(NamedTable(name, foreign(name).model(space, accept)) if name else _own(space, bench, settings, run))
@@ -82,7 +87,5 @@ def _require(models: Sequence[CostModel], budgets: Sequence[Budget], space: Sear
     arch = space.smallest()
     known = {name for model in models for name in model(arch, space.plan(arch))}
     for budget in budgets:
-        if budget.metric.startswith("energy_mj") and budget.metric not in known:
-            raise InvalidBudget(
-                f"budget {budget.text!r} needs energy, which the table does not have; give a --table with the column energy_mj"
-            )
+        if budget.metric.startswith(ENERGY) and budget.metric not in known:
+            raise InvalidBudget(f"budget {budget.text!r} needs energy, which the table does not have; {WHERE_ENERGY_IS}")

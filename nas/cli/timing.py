@@ -13,7 +13,8 @@ import torch
 from compress.export import write_format
 from nas.architecture import Architecture
 from nas.budget import Metric, check, format_value
-from nas.cli.job import LATENCY, Job
+from nas.cli.job import Job
+from nas.cli.latency import LATENCY
 from nas.cli.progress import bar, log
 from nas.cli.stages import Part, searched
 from nas.errors import InfeasibleBudget

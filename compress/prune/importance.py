@@ -1,0 +1,116 @@
+"""How much a network needs each unit of a group: one plain function a method, all of them in IMPORTANCES.
+
+A function takes a network (as compress.prune.attention.prepare leaves it), one of its groups and Evidence, and gives scores
+(width,) on the CPU, higher for what is to be kept. It changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from compress.prune.downstream import ablation, optin
+from compress.prune.evidence import Evidence
+from compress.prune.groups import Group
+from compress.prune.magnitude import bn_scale, by_mean, fpgm, l1, l2, lamp
+from compress.prune.slices import readers, rows, slices
+from nas.cost.evaluation_mode import evaluation_mode
+from nas.errors import InvalidSetting
+from nas.torch_seeding import generator
+
+Importance = Callable[[nn.Module, Group, Evidence], Tensor]
+
+
+def score(name: str, module: nn.Module, group: Group, evidence: Evidence) -> Tensor:
+    """Scores (width,) of one method of IMPORTANCES, all finite.
+
+    Raises InvalidSetting for a method that is not known, that lacks what it needs, or whose scores are no numbers.
+    """
+    if name not in IMPORTANCES:
+        raise InvalidSetting(f"importance {name!r} is not known; choose one of {', '.join(IMPORTANCES)}")
+    if name in CALIBRATED and not evidence.batches:
+        raise InvalidSetting(f"importance {name!r} needs calibration data; give some, or choose l2")
+    scores = IMPORTANCES[name](module, group, evidence)
+    assert scores.shape == (group.width,), scores.shape
+    if not scores.isfinite().all():
+        raise InvalidSetting(f"importance {name!r} is not finite on group {group.name!r}; check the weights, or choose random")
+    return scores
+
+
+def random(module: nn.Module, group: Group, evidence: Evidence) -> Tensor:
+    """Uniform in 0..1: the baseline that any other method must beat."""
+    return torch.rand(group.width, generator=generator(evidence.seed, "importance", group.name))
+
+
+# -- by gradients
+
+
+def taylor(module: nn.Module, group: Group, evidence: Evidence) -> Tensor:
+    """Squared change of the loss to first order: (g w)^2 summed over the unit's parameters (Molchanov et al. 2019)."""
+    return _weighted_squares(module, group, {name: slope.square() for name, slope in evidence.gradients.items()})
+
+
+def hessian(module: nn.Module, group: Group, evidence: Evidence) -> Tensor:
+    """Change of the loss to second order: h w^2 / 2 summed, with the diagonal h of the Hessian (LeCun et al. 1989)."""
+    return _weighted_squares(module, group, evidence.curvatures) / 2
+
+
+def _weighted_squares(module: nn.Module, group: Group, factors: Mapping[str, Tensor]) -> Tensor:
+    total = torch.zeros(group.width)
+    for member in group.members:
+        for part in slices(module, member):
+            values = module.get_parameter(part.name).detach().square() * factors[part.name]
+            total += rows(values, part.dim, member.units).sum(1).float().cpu()
+    return total
+
+
+# -- by outputs
+
+
+@torch.no_grad()
+def activation(module: nn.Module, group: Group, evidence: Evidence) -> Tensor:
+    """Mean absolute value of the unit where it is read, for each reader by its mean over the units.
+
+    Raises InvalidSetting if no reader is run by itself, because another module takes its weights.
+    """
+    totals: dict[str, Tensor] = {}
+
+    def note(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def add(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            channels = -1 if isinstance(layer, nn.Linear) else 1
+            sums = inputs[0].detach().abs().movedim(channels, 0).flatten(1).mean(1) * len(inputs[0])
+            totals[name] = totals.get(name, 0) + sums.float().cpu()
+
+        return add
+
+    hooks = [module.get_submodule(m.layer).register_forward_pre_hook(note(m.layer)) for m in readers(group)]
+    try:
+        with evaluation_mode(module):
+            for images, _ in evidence.batches:
+                module(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    read = [by_mean(rows(totals[m.layer], 0, m.units).mean(1)) for m in readers(group) if m.layer in totals]
+    if not read:
+        raise InvalidSetting(f"importance 'activation' sees no layer that reads group {group.name!r} run; choose taylor")
+    return torch.stack(read).mean(0)
+
+
+IMPORTANCES: dict[str, Importance] = {
+    "l1": l1,
+    "l2": l2,
+    "lamp": lamp,
+    "bn-scale": bn_scale,
+    "fpgm": fpgm,
+    "taylor": taylor,
+    "hessian": hessian,
+    "activation": activation,
+    "ablation": ablation,
+    "optin": optin,
+    "random": random,
+}
+# those that need Evidence with batches, as compress.prune.evidence.gather gives it
+CALIBRATED = frozenset({"taylor", "hessian", "activation", "ablation", "optin"})

@@ -1,0 +1,135 @@
+"""Proof of groups: cut some units of each, and see that the network computes what it does when nothing reads those units.
+
+Graphs of operations do not tell what a reshape, a shuffle or a number in a forward does to channels. A group that fails is
+not a group, whatever the graph says. Weights are drawn at random, so that the answer depends on the architecture alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from compress.prune.groups import Cut, Group
+from compress.prune.slices import silenced
+from nas.torch_seeding import generator
+
+Remove = Callable[[nn.Module, Sequence[Group], Sequence[Cut]], nn.Module]
+# what a module raises that cannot be run, traced or cut
+FAILURES = (TypeError, ValueError, RuntimeError, AttributeError, LookupError, AssertionError, ArithmeticError)
+# a wrong channel changes about as much as cutting does; rounding changes a millionth of the output
+OF_EFFECT, OF_OUTPUT = 1e-3, 1e-5
+PART = 3
+
+
+def proven(module: nn.Module, example: Tensor, groups: Sequence[Group], remove: Remove) -> tuple[Group, ...]:
+    """Those of `groups` that can really be cut, in order. `remove(module, groups, cuts)` gives a copy without the units.
+
+    Every third unit of all groups is cut at once; only where that fails are they halved. Norms over channels are replaced
+    by their scale and shift, since their statistics are meant to change. `module` is in evaluation mode, and left as it is.
+    """
+    probe = _with_random_weights(module)
+
+    def hold(some: Sequence[Group]) -> bool:
+        chosen = [(group, _some_units(group)) for group in some]
+        try:
+            smaller = remove(probe, some, [Cut(group.name, units) for group, units in chosen])
+            cut = _outputs(smaller(example))
+        except FAILURES:
+            return False
+        expected = _outputs(torch.func.functional_call(probe, silenced(probe, chosen), (example,)))
+        return _agree(cut, expected, whole)
+
+    def search(some: Sequence[Group]) -> tuple[Group, ...]:
+        if not some or hold(some):
+            return tuple(some)
+        middle = len(some) // 2
+        return search(some[:middle]) + search(some[middle:]) if middle else ()
+
+    with torch.no_grad(), _NormsByChannel():
+        whole = _outputs(probe(example))
+        return search(groups)
+
+
+class _NormsByChannel(TorchFunctionMode):
+    """Norms over channels without their statistics, which a cut may change: each channel by itself remains."""
+
+    def __torch_function__(
+        self, func: Callable[..., object], types: object, args: tuple = (), kwargs: Mapping[str, object] | None = None
+    ) -> object:
+        """Replace layer norms, and group norms of one group."""
+        named = dict(kwargs or {})
+        if func is F.layer_norm:
+            return _scaled(args, named, dim=-1)
+        if func is F.group_norm and (args[1] if len(args) > 1 else named["num_groups"]) == 1:
+            return _scaled(args, named, dim=1)
+        return func(*args, **named)
+
+
+def _scaled(args: tuple, named: Mapping[str, object], dim: int) -> Tensor:
+    """Scale and shift along `dim`: arguments are those of F.layer_norm and F.group_norm."""
+    x, _, weight, bias = (*args, *(named.get(n) for n in ("input", "shape", "weight", "bias")[len(args) :]))[:4]
+    assert isinstance(x, Tensor)
+    shape = [1] * x.dim()
+    shape[dim] = -1
+    for apply, part in ((torch.mul, weight), (torch.add, bias)):
+        if isinstance(part, Tensor):
+            x = apply(x, part.view(shape))
+    return x
+
+
+def _with_random_weights(module: nn.Module) -> nn.Module:
+    """A copy in which nothing is zero or one, and signals keep their size (He et al. 2015)."""
+    probe = copy.deepcopy(module)
+    rng = generator(0, "proof")
+
+    def normal(x: Tensor, std: float) -> None:
+        x.copy_(torch.randn(x.shape, generator=rng) * std)
+
+    def positive(x: Tensor) -> None:
+        x.copy_(torch.rand(x.shape, generator=rng) + 0.5)
+
+    with torch.no_grad():
+        for name, parameter in probe.named_parameters():
+            if parameter.dim() > 1:
+                normal(parameter, math.sqrt(2 / max(1, parameter[0].numel())))
+            elif name.endswith("bias"):
+                normal(parameter, 0.1)
+            else:
+                positive(parameter)
+        for name, buffer in probe.named_buffers():
+            if name.endswith("running_mean"):
+                normal(buffer, 0.1)
+            elif name.endswith("running_var"):
+                positive(buffer)
+    return probe
+
+
+def _some_units(group: Group) -> tuple[int, ...]:
+    rng = generator(0, "proof", group.name)
+    number = max(1, group.width // PART)
+    return tuple(sorted(torch.randperm(group.width, generator=rng)[:number].tolist()))
+
+
+def _outputs(value: object) -> list[Tensor]:
+    """All tensors in nested tuples, lists and dicts."""
+    if isinstance(value, Tensor):
+        return [value]
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple | list) else ()
+    return [tensor for part in parts for tensor in _outputs(part)]
+
+
+def _agree(cut: list[Tensor], expected: list[Tensor], whole: list[Tensor]) -> bool:
+    if [x.shape for x in cut] != [x.shape for x in whole]:
+        return False
+    return all(_close(*tensors) for tensors in zip(cut, expected, whole, strict=True))
+
+
+def _close(cut: Tensor, expected: Tensor, whole: Tensor) -> bool:
+    limit = OF_EFFECT * (expected - whole).abs().max() + OF_OUTPUT * whole.abs().max()
+    return bool((cut - expected).abs().max() <= limit)
