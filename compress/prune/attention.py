@@ -12,14 +12,13 @@ from collections.abc import Iterator
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from compress.prune.execution import reason
 from compress.prune.groups import IN, OUT, Group, Member
 from compress.prune.slices import last_dim
 from nas.errors import InvalidSetting
 
 # read the weights of their attention past its forward
 FUSED = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
-# what timm calls the channels of all heads together
-INNER_WIDTHS = ("attn_dim", "all_head_dim", "inner_dim")
 
 
 class SelfAttention(nn.Module):
@@ -50,9 +49,15 @@ class SelfAttention(nn.Module):
 def prepare(module: nn.Module) -> nn.Module:
     """A copy that computes the same, in which each nn.MultiheadAttention is a SelfAttention, so that its heads can be cut.
 
-    Groups name the layers of the prepared network. What is prepared already is only copied.
+    Groups name the layers of the prepared network. What is prepared already is only copied. Raises InvalidSetting for a module
+    that cannot be copied.
     """
-    network = copy.deepcopy(module)
+    try:
+        network = copy.deepcopy(module)
+    except (RuntimeError, TypeError) as error:
+        raise InvalidSetting(
+            f"{type(module).__name__} cannot be copied ({reason(error)}); give a network that was not run yet"
+        ) from error
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.MultiheadAttention and not isinstance(parent, FUSED) and _is_plain(child):
@@ -64,7 +69,7 @@ def attentions(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """All modules that have heads, and their names."""
     for name, part in module.named_modules():
         heads = getattr(part, "num_heads", None)
-        if isinstance(heads, int) and heads > 1 and len(_linears(part)) > 1:
+        if isinstance(heads, int) and heads > 0 and len(_linears(part)) > 1:
             yield name, part
 
 
@@ -94,13 +99,10 @@ def head_group(name: str, attention: nn.Module) -> Group | None:
 
 def narrow(attention: nn.Module, heads: int) -> None:
     """Tell `attention` how many heads it is left with, in place."""
-    before = attention.num_heads
-    assert isinstance(before, int)
-    for name in INNER_WIDTHS:
-        width = getattr(attention, name, None)
-        if isinstance(width, int):
-            setattr(attention, name, width // before * heads)
-    attention.num_heads = heads  # type: ignore[assignment]  # a plain attribute, not a module
+    plain = attention.__dict__
+    if "attn_dim" in plain:  # timm's channels of all heads together
+        plain["attn_dim"] = plain["attn_dim"] // plain["num_heads"] * heads
+    plain["num_heads"] = heads
 
 
 def _by_head(size: int, heads: int, width: int) -> tuple[tuple[int, ...], ...]:

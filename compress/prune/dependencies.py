@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from functools import partial
 
 import torch
 import torch_pruning as tp
@@ -21,9 +20,10 @@ from torch_pruning.pruner.function import PrunerBox
 from compress.prune.attention import attentions, head_group, narrow, prepare
 from compress.prune.channels import Blocks, IndexMap, moves_into, moves_out_of
 from compress.prune.coupling import Couplings, Port, Unit, units
+from compress.prune.execution import FAILURES, Order, reason
 from compress.prune.groups import IN, OUT, Cut, Group, Member
-from compress.prune.proof import FAILURES, proven
-from compress.prune.shrink import shrink_grouped, shrink_norm, shrunk_parameter
+from compress.prune.proof import proven
+from compress.prune.shrink import shrink_grouped, shrink_norm, shrunk
 from nas.cost.evaluation_mode import evaluation_mode
 from nas.errors import InvalidSetting
 
@@ -45,11 +45,13 @@ def analyse(module: nn.Module, example: Tensor) -> tuple[Group, ...]:
     """
     network = prepare(module).eval().requires_grad_()
     network.zero_grad(set_to_none=True)
-    order = _Order(network, example)
+    order = Order(network, example)
     heads = [group for name, part in attentions(network) if (group := head_group(name, part))]
     claimed = {member.layer for group in heads for member in group.members if member.side == OUT}
-    groups = [*heads, *_Traced(network, example, order).groups(claimed)]
-    return proven(network, example, sorted(groups, key=lambda group: order.of(group.name)), remove)
+    several = [group for group in heads if group.width > 1]
+    groups = [*several, *_Traced(network, example, order).groups(claimed)]
+    # run with gradients, some networks keep tensors that cannot be copied: the proof takes a new copy
+    return proven(prepare(module).eval(), example, sorted(groups, key=lambda group: order.of(group.name)), remove)
 
 
 def cut(module: nn.Module, cuts: Sequence[Cut], example: Tensor) -> nn.Module:
@@ -82,38 +84,10 @@ def remove(module: nn.Module, groups: Sequence[Group], cuts: Sequence[Cut]) -> n
 # -- tracing
 
 
-class _Order:
-    """When each layer first runs."""
-
-    def __init__(self, network: nn.Module, example: Tensor) -> None:
-        self.places: dict[str, int] = {"": 0}
-        hooks = [part.register_forward_pre_hook(partial(self._note, name)) for name, part in network.named_modules() if name]
-        try:
-            with torch.no_grad():
-                network(example)
-        except FAILURES as error:
-            raise InvalidSetting(
-                f"{_title(network)} cannot be run on an input of shape {tuple(example.shape)} ({_reason(error)}); "
-                "check the shape"
-            ) from error
-        finally:
-            for hook in hooks:
-                hook.remove()
-
-    def _note(self, name: str, *_: object) -> None:
-        self.places.setdefault(name, len(self.places))
-
-    def of(self, name: str) -> int:
-        """The place of a layer, or of what holds it where it is not run by itself, as a parameter is not."""
-        while name not in self.places:
-            name = name.rpartition(".")[0]
-        return self.places[name]
-
-
 class _Traced:
     """torch-pruning's graph of a network, read as ports and edges."""
 
-    def __init__(self, network: nn.Module, example: Tensor, order: _Order) -> None:
+    def __init__(self, network: nn.Module, example: Tensor, order: Order) -> None:
         self.order = order
         self.names = {part: name for name, part in (*network.named_modules(), *network.named_parameters())}
         self.graph = _trace(network, example)
@@ -178,12 +152,15 @@ def _trace(network: nn.Module, example: Tensor) -> _Graph:
     try:
         with torch.enable_grad(), evaluation_mode(network):
             # a tuple: torch-pruning takes a bare tensor apart by its first dimension
-            return graph.build_dependency(network, (example,), verbose=False)
+            graph.build_dependency(network, (example,), verbose=False)
+        if any(node.grad_fn is None for node in graph.nodes):
+            raise ValueError("autograd did not record its output")
     except (*FAILURES, RecursionError) as error:
         raise InvalidSetting(
-            f"{_title(network)} cannot be traced for pruning ({_reason(error)}); its output must depend on its parameters "
-            "through operations that autograd records"
+            f"{type(network).__name__} cannot be traced for pruning ({reason(error)}); its output must depend on its "
+            "parameters through operations that autograd records"
         ) from error
+    return graph
 
 
 class _Graph(tp.DependencyGraph):
@@ -289,10 +266,10 @@ def _shrink(network: nn.Module, name: str, side: str, indices: list[int]) -> Non
     owner, _, leaf = name.rpartition(".")
     parent = network.get_submodule(owner)
     layer = getattr(parent, leaf)
-    if side == OUT and parent.__dict__.get("hidden_dim") == getattr(layer, "out_channels", None):
-        parent.hidden_dim -= len(indices)  # torchvision's vision transformers reshape by it
+    if side == OUT and isinstance(layer, _ConvNd) and parent.__dict__.get("hidden_dim") == layer.out_channels:
+        parent.__dict__["hidden_dim"] -= len(indices)  # torchvision's vision transformers reshape by it
     if isinstance(layer, nn.Parameter):
-        setattr(parent, leaf, shrunk_parameter(layer, indices))
+        setattr(parent, leaf, shrunk(layer, indices))
     elif isinstance(layer, _ConvNd) and layer.groups > 1:
         shrink_grouped(layer, indices)
     elif isinstance(layer, nn.GroupNorm | nn.LayerNorm):
@@ -300,11 +277,3 @@ def _shrink(network: nn.Module, name: str, side: str, indices: list[int]) -> Non
     else:
         pruner = PrunerBox[module2type(layer)]
         (pruner.prune_out_channels if side == OUT else pruner.prune_in_channels)(layer, indices)
-
-
-def _title(network: nn.Module) -> str:
-    return type(network).__name__
-
-
-def _reason(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

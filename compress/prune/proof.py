@@ -15,25 +15,30 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from compress.prune.execution import FAILURES
 from compress.prune.groups import Cut, Group
 from compress.prune.slices import silenced
+from nas.errors import InvalidSetting
 from nas.torch_seeding import generator
 
 Remove = Callable[[nn.Module, Sequence[Group], Sequence[Cut]], nn.Module]
-# what a module raises that cannot be run, traced or cut
-FAILURES = (TypeError, ValueError, RuntimeError, AttributeError, LookupError, AssertionError, ArithmeticError)
 # a wrong channel changes about as much as cutting does; rounding changes a millionth of the output
 OF_EFFECT, OF_OUTPUT = 1e-3, 1e-5
 PART = 3
+# networks of fewer parameters are compared in double precision: without their norms, some make much of a rounding error
+LARGE = 10**8
 
 
 def proven(module: nn.Module, example: Tensor, groups: Sequence[Group], remove: Remove) -> tuple[Group, ...]:
     """Those of `groups` that can really be cut, in order. `remove(module, groups, cuts)` gives a copy without the units.
 
     Every third unit of all groups is cut at once; only where that fails are they halved. Norms over channels are replaced
-    by their scale and shift, since their statistics are meant to change. `module` is in evaluation mode, and left as it is.
+    by functions of each channel alone, since their statistics are meant to change. `module` is in evaluation mode, and left
+    as it is. Raises InvalidSetting if it gives no finite numbers.
     """
     probe = _with_random_weights(module)
+    if sum(p.numel() for p in probe.parameters()) < LARGE:
+        probe, example = probe.double(), example.double()
 
     def hold(some: Sequence[Group]) -> bool:
         chosen = [(group, _some_units(group)) for group in some]
@@ -45,36 +50,46 @@ def proven(module: nn.Module, example: Tensor, groups: Sequence[Group], remove: 
         expected = _outputs(torch.func.functional_call(probe, silenced(probe, chosen), (example,)))
         return _agree(cut, expected, whole)
 
-    def search(some: Sequence[Group]) -> tuple[Group, ...]:
-        if not some or hold(some):
+    def search(some: Sequence[Group], failed: bool = False) -> tuple[Group, ...]:
+        if not some or (not failed and hold(some)):
             return tuple(some)
         middle = len(some) // 2
-        return search(some[:middle]) + search(some[middle:]) if middle else ()
+        first = search(some[:middle]) if middle else ()
+        # where nothing is wrong with the first half, the second is what failed
+        return first + search(some[middle:], failed=len(first) == middle) if middle else ()
 
     with torch.no_grad(), _NormsByChannel():
         whole = _outputs(probe(example))
+        if not all(x.isfinite().all() for x in whole):
+            raise InvalidSetting(
+                f"{type(module).__name__} gives no finite numbers with random weights, so no cut can be proven"
+            )
         return search(groups)
 
 
 class _NormsByChannel(TorchFunctionMode):
-    """Norms over channels without their statistics, which a cut may change: each channel by itself remains."""
+    """Norms over channels without their statistics, which a cut may change: each channel by itself remains.
+
+    The inverse hyperbolic sine keeps signals from growing, as the statistics would, and small differences from vanishing.
+    """
 
     def __torch_function__(
         self, func: Callable[..., object], types: object, args: tuple = (), kwargs: Mapping[str, object] | None = None
     ) -> object:
-        """Replace layer norms, and group norms of one group."""
+        """Replace layer norms and group norms."""
         named = dict(kwargs or {})
         if func is F.layer_norm:
             return _scaled(args, named, dim=-1)
-        if func is F.group_norm and (args[1] if len(args) > 1 else named["num_groups"]) == 1:
+        if func is F.group_norm:
             return _scaled(args, named, dim=1)
         return func(*args, **named)
 
 
 def _scaled(args: tuple, named: Mapping[str, object], dim: int) -> Tensor:
     """Scale and shift along `dim`: arguments are those of F.layer_norm and F.group_norm."""
-    x, _, weight, bias = (*args, *(named.get(n) for n in ("input", "shape", "weight", "bias")[len(args) :]))[:4]
-    assert isinstance(x, Tensor)
+    read, _, weight, bias = (*args, *(named.get(n) for n in ("input", "shape", "weight", "bias")[len(args) :]))[:4]
+    assert isinstance(read, Tensor)
+    x = read.asinh()
     shape = [1] * x.dim()
     shape[dim] = -1
     for apply, part in ((torch.mul, weight), (torch.add, bias)):

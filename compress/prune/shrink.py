@@ -13,8 +13,8 @@ from torch.nn.modules.conv import _ConvNd
 from compress.prune.slices import last_dim
 
 
-def shrunk_parameter(parameter: nn.Parameter, indices: list[int]) -> nn.Parameter:
-    """The parameter without the given channels."""
+def shrunk(parameter: nn.Parameter, indices: list[int]) -> nn.Parameter:
+    """A bare parameter without the given channels."""
     return _without(parameter, last_dim(parameter), indices)
 
 
