@@ -5,7 +5,7 @@ import torch
 from networks import images, randomize_norms, space_for
 
 from nas.seeding import numpy_rng
-from nas.supernet.calibration import recalibrate
+from nas.training.calibration import recalibrate
 from nas.supernet.supernet import SKELETONS, NestedSlices, Supernet, initialize, nested_index
 from search_spaces.staged import DataShape
 

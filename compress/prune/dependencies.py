@@ -21,7 +21,7 @@ from compress.prune.attention import attentions, head_group, narrow, prepare
 from compress.prune.channels import Blocks, IndexMap, moves_into, moves_out_of
 from compress.prune.coupling import Couplings, Port, Unit, units
 from compress.prune.execution import FAILURES, Order, reason
-from compress.prune.groups import IN, OUT, Cut, Group, Member
+from compress.prune.groups import IN, OUT, Cut, Group, Member, gone
 from compress.prune.proof import proven
 from compress.prune.shrink import shrink_grouped, shrink_norm, shrunk
 from nas.cost.evaluation_mode import evaluation_mode
@@ -69,13 +69,10 @@ def remove(module: nn.Module, groups: Sequence[Group], cuts: Sequence[Cut]) -> n
     """
     network = prepare(module)
     trainable = {name: p.requires_grad for name, p in network.named_parameters()}
-    gone: dict[tuple[str, str], set[int]] = defaultdict(set)
     for group, cut_units in _checked(groups, cuts):
         _narrow_heads(network, group, len(cut_units))
-        for member in group.members:
-            gone[member.layer, member.side].update(i for u in cut_units for i in member.units[u])
-    for (layer, side), indices in gone.items():
-        _shrink(network, layer, side, sorted(indices))
+    for (layer, side), indices in gone(groups, cuts).items():
+        _shrink(network, layer, side, indices)
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(trainable[name])
     return network
@@ -232,13 +229,13 @@ def _unused(name: str, taken: Collection[str]) -> str:
 def _checked(groups: Sequence[Group], cuts: Sequence[Cut]) -> list[tuple[Group, list[int]]]:
     """The cut units of each group, sorted."""
     named = {group.name: group for group in groups}
-    gone: dict[str, set[int]] = defaultdict(set)
+    cut_units: dict[str, set[int]] = defaultdict(set)
     for step in cuts:
         if step.group not in named:
             some = ", ".join(list(named)[:NAMED]) or "none"
             raise InvalidSetting(f"there is no group {step.group!r} to cut; of {len(named)} groups the first are: {some}")
-        gone[step.group].update(step.units)
-    return [(named[name], _checked_units(named[name], cut_units)) for name, cut_units in gone.items()]
+        cut_units[step.group].update(step.units)
+    return [(named[name], _checked_units(named[name], units)) for name, units in cut_units.items()]
 
 
 def _checked_units(group: Group, cut_units: set[int]) -> list[int]:

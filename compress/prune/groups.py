@@ -6,8 +6,10 @@ such a set of layers; a unit of it is what is cut or kept as one: a channel, or 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 OUT, IN = "out", "in"
 
@@ -52,3 +54,47 @@ class Cut:
         units = data["units"]
         assert isinstance(units, list)
         return Cut(str(data["group"]), tuple(int(u) for u in units))
+
+
+def gone(groups: Iterable[Group], cuts: Iterable[Cut]) -> dict[tuple[str, str], list[int]]:
+    """The indices that `cuts` take from each layer, ascending, by its name and side."""
+    named = {group.name: group for group in groups}
+    found: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for cut in cuts:
+        for member in named[cut.group].members:
+            found[member.layer, member.side].update(i for u in cut.units for i in member.units[u])
+    return {place: sorted(indices) for place, indices in found.items()}
+
+
+def groups_after(groups: Sequence[Group], cuts: Sequence[Cut]) -> tuple[Group, ...]:
+    """The groups of the network without the units of `cuts`: what is left is numbered anew, as `analyse` would."""
+    removed = gone(groups, cuts)
+    left = units_left({group.name: group.width for group in groups}, cuts)
+    return tuple(replace(g, width=len(left[g.name]), members=_narrowed(g, left[g.name], removed)) for g in groups)
+
+
+def units_left(widths: Mapping[str, int], cuts: Iterable[Cut]) -> dict[str, list[int]]:
+    """The units of each group that `cuts` leave, in order."""
+    cut_units: dict[str, set[int]] = defaultdict(set)
+    for cut in cuts:
+        cut_units[cut.group].update(cut.units)
+    return {name: [u for u in range(width) if u not in cut_units[name]] for name, width in widths.items()}
+
+
+def joined(widths: Mapping[str, int], steps: Iterable[Sequence[Cut]]) -> tuple[Cut, ...]:
+    """One cut a group that does what several steps do one after the other, in the units of the first; `widths` are those."""
+    left = {name: list(range(width)) for name, width in widths.items()}
+    for step in steps:
+        kept = units_left({name: len(units) for name, units in left.items()}, step)
+        left = {name: [units[u] for u in kept[name]] for name, units in left.items()}
+    cuts = (Cut(name, tuple(sorted(set(range(widths[name])) - set(units)))) for name, units in left.items())
+    return tuple(cut for cut in cuts if cut.units)
+
+
+def _narrowed(group: Group, left: Sequence[int], removed: Mapping[tuple[str, str], list[int]]) -> tuple[Member, ...]:
+    members = []
+    for member in group.members:
+        before = removed.get((member.layer, member.side), [])
+        units = tuple(tuple(i - bisect_left(before, i) for i in member.units[u]) for u in left)
+        members.append(replace(member, units=units))
+    return tuple(members)

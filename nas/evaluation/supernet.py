@@ -12,7 +12,7 @@ from torch import Tensor
 from nas.architecture import Architecture
 from nas.data.augment import normalize, resize
 from nas.data.dataset import Dataset, Split, epoch_batches, plain_batches
-from nas.supernet.calibration import recalibrate
+from nas.training.calibration import recalibrate
 from nas.supernet.supernet import Supernet
 
 CALIBRATION_IMAGES = 2048
