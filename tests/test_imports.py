@@ -34,7 +34,8 @@ OUTSIDE = {
 }
 WITHOUT_TORCH = (*VALUES, "nas.files", "nas.rundir", "nas.search", "nas.report")
 ONE_FILE_EACH = (
-    *("fvcore", "optuna", "sklearn", "onnx", "onnxruntime", "onnxscript", "plotly", "matplotlib", "pandas", "scipy"),
+    *("fvcore", "optuna", "sklearn", "onnx", "onnxruntime", "onnxscript", "plotly", "matplotlib", "pandas"),
+    *("scipy.stats", "scipy.optimize"),
     *("torchvision.datasets", "safetensors", "torch_pruning", "torchao", "lightning", "lightning_fabric"),
     *("nni", "timm", "ray", "openvino", "tensorboard", "torch.utils.tensorboard"),
 )

@@ -48,10 +48,10 @@ def _calls(network: nn.Module, example: Tensor) -> dict[str, Tensor]:
 
     def noting(name: str) -> Callable[[nn.Module, tuple, dict, object], None]:
         def note(part: nn.Module, args: tuple, kwargs: dict, output: object) -> None:
-            alone = len(args) == 1 and not kwargs and isinstance(args[0], Tensor) and isinstance(output, Tensor)
             inputs.pop(name, None)
-            if alone and name not in seen and args[0].shape == output.shape:
-                inputs[name] = args[0]
+            first = args[0] if len(args) == 1 and not kwargs else None
+            if isinstance(first, Tensor) and isinstance(output, Tensor) and name not in seen and first.shape == output.shape:
+                inputs[name] = first
             seen.add(name)
 
         return note

@@ -5,7 +5,7 @@ Distortions of several groups add up, nearly, so that these curves tell an alloc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from compress.prune.slices import silenced
 from nas.training.calibration import batch_statistics
 
 Curves = dict[str, dict[int, float]]
+CutOff = Callable[[nn.Module, Sequence[tuple[Group, Sequence[int]]]], dict[str, Tensor]]
 # widths at which a curve is measured; between them it is interpolated
 POINTS = 8
 
@@ -27,30 +28,27 @@ def curves(
     options: Mapping[str, Sequence[int]],
     order: Mapping[str, Sequence[int]],
     batches: Sequence[Tensor],
-    done: Callable[[int], None] = lambda count: None,
-) -> Curves:
-    """Distortion by the units that each group keeps while all others are whole; 0 at its width.
+    cut_off: CutOff = silenced,
+) -> Iterator[tuple[str, dict[int, float]]]:
+    """Yield each group with its distortion by the units that it keeps while all others are whole; 0 at its width.
 
     That is the mean Kullback-Leibler divergence of the class probabilities from those of the whole network, in nats, over
     `batches` of images (N, C, H, W), both on the batch's own norm statistics, as norms are recalibrated after a cut.
-    `options` are the units that groups may keep, `order` their units, first those that go first. `done(count)` is told of
-    each group.
+    `options` are the units that groups may keep, `order` their units, first those that go first; `cut_off` gives the
+    parameters with which nothing reads some units, as `silenced` does.
     """
-    found: Curves = {}
     with batch_statistics(module):
         whole = [F.log_softmax(module(images).float(), 1) for images in batches]
-        for count, group in enumerate(groups, 1):
-            found[group.name] = {group.width: 0.0}
-            for kept in _some(options[group.name]):
-                gone = list(order[group.name][: group.width - kept])
-                found[group.name][kept] = _divergence(module, silenced(module, [(group, gone)]), batches, whole)
-            done(count)
-    return found
+    for group in groups:
+        curve = {group.width: 0.0}
+        for kept in _some(options[group.name]):
+            parameters = cut_off(module, [(group, order[group.name][: group.width - kept])])
+            with batch_statistics(module):
+                curve[kept] = _divergence(module, parameters, batches, whole)
+        yield group.name, curve
 
 
-def without_blocks(
-    module: nn.Module, networks: Mapping[str, nn.Module], batches: Sequence[Tensor]
-) -> dict[str, float]:
+def divergences(module: nn.Module, networks: Mapping[str, nn.Module], batches: Sequence[Tensor]) -> dict[str, float]:
     """The same distortion of whole networks, such as `module` without one of its blocks, by name."""
     with torch.no_grad(), batch_statistics(module):
         whole = [F.log_softmax(module(images).float(), 1) for images in batches]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from compress.prune.downstream import ablation, optin
 from compress.prune.evidence import Evidence
-from compress.prune.groups import Group
+from compress.prune.groups import Group, Member
 from compress.prune.magnitude import bn_scale, by_mean, fpgm, l1, l2, lamp
 from compress.prune.slices import readers, rows, slices
 from nas.cost.evaluation_mode import evaluation_mode
@@ -71,17 +71,19 @@ def _weighted_squares(module: nn.Module, group: Group, factors: Mapping[str, Ten
 
 @torch.no_grad()
 def activation(module: nn.Module, group: Group, evidence: Evidence) -> Tensor:
-    """Mean absolute value of the unit where it is read, for each reader by its mean over the units.
+    """How much the unit moves what its readers compute: the variance of its values times the squared weights that read it.
 
-    Raises InvalidSetting if no reader is run by itself, because another module takes its weights.
+    What a unit adds on average, norms and biases can take over (fluctuation, An et al. 2024). Each reader counts by its mean
+    over the units. Raises InvalidSetting if no reader is run by itself, because another module takes its weights.
     """
     totals: dict[str, Tensor] = {}
 
     def note(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def add(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             channels = -1 if isinstance(layer, nn.Linear) else 1
-            sums = inputs[0].detach().abs().movedim(channels, 0).flatten(1).mean(1) * len(inputs[0])
-            totals[name] = totals.get(name, 0) + sums.float().cpu()
+            values = inputs[0].detach().movedim(channels, 0).flatten(1).double()
+            sums = torch.stack([values.mean(1), values.square().mean(1)]) * len(inputs[0])
+            totals[name] = totals.get(name, 0) + sums.cpu()
 
         return add
 
@@ -93,10 +95,19 @@ def activation(module: nn.Module, group: Group, evidence: Evidence) -> Tensor:
     finally:
         for hook in hooks:
             hook.remove()
-    read = [by_mean(rows(totals[m.layer], 0, m.units).mean(1)) for m in readers(group) if m.layer in totals]
+    count = sum(len(labels) for _, labels in evidence.batches)
+    read = [_moved(module, m, totals[m.layer] / count) for m in readers(group) if m.layer in totals]
     if not read:
         raise InvalidSetting(f"importance 'activation' sees no layer that reads group {group.name!r} run; choose taylor")
     return torch.stack(read).mean(0)
+
+
+def _moved(module: nn.Module, member: Member, means: Tensor) -> Tensor:
+    """Variances of channels times squared weights, summed over each unit; `means` of values and of their squares (2, C)."""
+    part = slices(module, member)[0]
+    weight = module.get_parameter(part.name).detach().double().cpu().movedim(part.dim, 0).flatten(1)
+    moved = (means[1] - means[0].square()).clamp(min=0) * weight.square().sum(1)
+    return by_mean(rows(moved.float(), 0, member.units).sum(1))
 
 
 IMPORTANCES: dict[str, Importance] = {
@@ -112,5 +123,6 @@ IMPORTANCES: dict[str, Importance] = {
     "optin": optin,
     "random": random,
 }
-# those that need Evidence with batches, as compress.prune.evidence.gather gives it
+# those that need Evidence with gradients, as compress.prune.evidence.gather gives it, and all that need batches
+DIFFERENTIATED = frozenset({"taylor", "hessian"})
 CALIBRATED = frozenset({"taylor", "hessian", "activation", "ablation", "optin"})

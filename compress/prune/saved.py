@@ -5,28 +5,28 @@ A network that was cut is no instance of its class with other arguments, so it i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from torch import nn
 
 from compress.export import WEIGHTS, load_weights, save_weights, written_aside
-from compress.prune.groups import Cut
+from compress.prune.history import History
 from nas import files
 from nas.errors import CorruptRun, InvalidSetting
 
 SOURCE, HISTORY = "source.json", "history.json"
 
 
-def save_pruned(folder: Path, module: nn.Module, source: Mapping[str, object], cuts: Sequence[Cut]) -> list[Path]:
+def save_pruned(folder: Path, module: nn.Module, source: Mapping[str, object], history: History) -> list[Path]:
     """Write source.json, history.json and model.safetensors into `folder`, which is made where it does not exist.
 
     `source` is plain JSON that says how to build the network before the first cut, such as {"network": "cifar-resnet56",
-    "classes": 10}; `cuts` are all cuts since, in order. Files are written aside and then renamed.
+    "classes": 10}; `history` is all that was taken from it since. Files are written aside and then renamed.
     """
     with written_aside(folder) as aside:
         (aside / SOURCE).write_bytes(files.to_json(dict(source)))
-        (aside / HISTORY).write_bytes(files.to_json([cut.to_json() for cut in cuts]))
+        (aside / HISTORY).write_bytes(files.to_json(history.to_json()))
         save_weights(module, aside / WEIGHTS)
     return [folder / name for name in (SOURCE, HISTORY, WEIGHTS)]
 
@@ -34,15 +34,15 @@ def save_pruned(folder: Path, module: nn.Module, source: Mapping[str, object], c
 def load_pruned(
     folder: Path,
     build: Callable[[Mapping[str, object]], nn.Module],
-    recut: Callable[[nn.Module, Sequence[Cut]], nn.Module],
+    recut: Callable[[nn.Module, History], nn.Module],
 ) -> nn.Module:
     """Rebuild what `save_pruned` wrote, on the CPU and in evaluation mode.
 
-    `build` makes the source from source.json, `recut` replays the cuts on it; their errors pass. Raises InvalidSetting if
+    `build` makes the source from source.json, `recut` replays the history on it; their errors pass. Raises InvalidSetting if
     `folder` holds no pruned network, CorruptRun if a file of it is missing, spoiled or does not fit the others.
     """
-    source, cuts = read_source(folder), read_history(folder)
-    module = recut(build(source), cuts)
+    source, history = read_source(folder), read_history(folder)
+    module = recut(build(source), history)
     load_weights(module, folder / WEIGHTS)
     return module.eval()
 
@@ -58,22 +58,13 @@ def read_source(folder: Path) -> dict[str, object]:
     return content
 
 
-def read_history(folder: Path) -> tuple[Cut, ...]:
-    """All cuts, in order. Raises CorruptRun."""
+def read_history(folder: Path) -> History:
+    """What was taken from the source. Raises CorruptRun."""
     path = folder / HISTORY
     content = _json(path)
-    if not isinstance(content, list):
-        raise CorruptRun(f"{str(path)!r} is {type(content).__name__} and no list of cuts; restore it")
-    for number, row in enumerate(content, 1):
-        if not _is_cut(row):
-            raise CorruptRun(f"{str(path)!r}, cut {number} is {str(row)[:60]} and not a `group` with its `units`; restore it")
-    return tuple(Cut.from_json(row) for row in content)
-
-
-def _is_cut(row: object) -> bool:
-    if not (isinstance(row, dict) and isinstance(row.get("group"), str) and isinstance(row.get("units"), list)):
-        return False
-    return all(type(unit) is int and unit >= 0 for unit in row["units"])
+    if not (isinstance(content, dict) and History.is_valid(content)):
+        raise CorruptRun(f"{str(path)!r} is {str(content)[:60]} and not `blocks` and `cuts` of a network; restore it")
+    return History.from_json(content)
 
 
 def _json(path: Path) -> object:

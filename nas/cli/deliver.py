@@ -14,9 +14,9 @@ from compress.export import write_files
 from compress.verify import VerifyInputs, verify
 from nas.architecture import Architecture
 from nas.budget import Metric
-from nas.cli.job import Job
+from nas.cli.job import Job, versions
 from nas.cli.progress import log
-from nas.cli.stages import fit
+from nas.cli.stages import Course, fit
 from nas.cost.recount import recount
 from nas.data.dataset import plain_batches
 from nas.errors import InfeasibleBudget
@@ -96,7 +96,7 @@ def finetuned(job: Job, run: RunDir, evaluator: SupernetEvaluator, arch: Archite
     student = at_resolution(module, resolution_of(arch))
     teacher = at_resolution(evaluator.deliver(largest), resolution_of(largest))
     objective = distillation(student, teacher, smoothing=job.settings.smoothing)
-    fit("fine-tuning", module, objective, job, config, Checkpoints(run, "finetune"))
+    fit("fine-tuning", module, objective, Course(job.data, job.augmentation, config), Checkpoints(run, "finetune"))
     calibrate(module, job.data, resolution_of(arch), job.settings.seed)
     return module
 
@@ -141,7 +141,7 @@ def header(job: Job, command: str) -> dict[str, Any]:
     return {
         "command": command,
         "seed": job.settings.seed,
-        "versions": job.versions,
+        "versions": versions(),
         "device": {"type": job.device.type, "name": device_name(job.device)},
         "data": {"name": job.data.name, "fingerprint": job.data.fingerprint},
     }

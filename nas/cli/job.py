@@ -25,6 +25,7 @@ from nas.errors import InvalidBudget, InvalidSetting
 from nas.latency.bench import Bench
 from nas.latency.costing import CostModel, OwnLatency
 from nas.latency.machine import device_name
+from nas.plan import Plan
 from nas.rundir import RunDir
 from nas.search.problem import SearchProblem
 from nas.training.loop import OPTIMIZERS, TrainConfig
@@ -54,11 +55,6 @@ class Job:
     models: tuple[CostModel, ...] = ()
 
     @property
-    def versions(self) -> dict[str, str]:
-        """Versions of Python and of the packages that the numbers depend on."""
-        return {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}}
-
-    @property
     def training(self) -> TrainConfig:
         """Configuration of the supernet's training, defaults filled in."""
         s = self.settings
@@ -72,7 +68,7 @@ class Job:
             s.lr if s.lr is not None else LEARNING_RATES[s.optimizer],
             s.weight_decay,
             clip_norm=s.clip_norm,
-            precision=precision(s.train_precision, self.device, self.space),
+            precision=precision(s.train_precision, self.device, self.space.plan(self.space.largest())),
             seed=s.seed,
         )
 
@@ -145,7 +141,7 @@ def configuration(job: Job, command: str) -> dict[str, Any]:
         "argv": command_line(),
         "options": job.settings.to_json(),
         "seed": job.settings.seed,
-        "versions": job.versions,
+        "versions": versions(),
         "device": {"type": job.device.type, "name": device_name(job.device), "threads": torch.get_num_threads()},
         "target": asdict(job.bench.target),
         "budgets": [{"text": b.text, "metric": b.metric, "limit": b.limit} for b in job.budgets],
@@ -156,6 +152,11 @@ def configuration(job: Job, command: str) -> dict[str, Any]:
         "data": {**described, "train": len(data.train), "val": len(data.val)},
     }
     return json.loads(json.dumps(value))
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that the numbers depend on."""
+    return {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}}
 
 
 def pick_device(name: str) -> torch.device:
@@ -172,11 +173,11 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def precision(name: str, device: torch.device, space: SearchSpace) -> str:
+def precision(name: str, device: torch.device, plan: Plan) -> str:
     """Read auto, fp32 or bf16. Automatic is bf16 where the hardware multiplies it natively.
 
     On processors depthwise convolutions are bound by memory and conversions, and bf16 made them slower by half
-    (docs/benchmarks.md), so that only spaces of dense convolutions get it there.
+    (docs/benchmarks.md), so that only networks of dense convolutions get it there: `plan` is the (largest) one.
     """
     if name not in ("auto", "fp32", "bf16"):
         raise InvalidSetting(f"--train-precision {name!r} is not known; choose auto, fp32 or bf16")
@@ -184,7 +185,7 @@ def precision(name: str, device: torch.device, space: SearchSpace) -> str:
         return name
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    dense = all(layer.groups == 1 for layer in space.plan(space.largest()).layers)
+    dense = all(layer.groups == 1 for layer in plan.layers)
     # not every torch that we run with can tell
     native = hasattr(torch.cpu, "get_capabilities") and bool(torch.cpu.get_capabilities().get("amx_bf16", False))
     return "bf16" if dense and native else "fp32"

@@ -6,7 +6,7 @@ import shlex
 import sys
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
 
@@ -62,12 +62,15 @@ class Settings:
 DEFAULTS = Settings()
 
 
-def read(ctx: typer.Context, command: str) -> tuple[Settings, Path | None]:
-    """Collect the settings of a command; with --resume also the folder of the run to go on with.
+S = TypeVar("S")
+
+
+def read(ctx: typer.Context, command: str, kind: type[S]) -> tuple[S, Path | None]:
+    """Collect the settings of a command, a frozen dataclass; with --resume also the folder of the run to go on with.
 
     Raises InvalidSetting if an option contradicts the run that is resumed or the supernet that is searched.
     """
-    names = [f.name for f in fields(Settings) if f.name in ctx.params]
+    names = [f.name for f in fields(kind) if f.name in ctx.params]  # type: ignore[arg-type]
     values = {name: _plain(ctx.params[name]) for name in names}
     explicit = {n: values[n] for n in names if _is_explicit(ctx, n)}
     if ctx.params.get("resume"):
@@ -75,7 +78,8 @@ def read(ctx: typer.Context, command: str) -> tuple[Settings, Path | None]:
         if run.config.get("command") != command:
             raise InvalidSetting(f"{run.path} is a run of `nas {run.config.get('command')}`, not of `nas {command}`")
         stored = run.config["options"] | {n: explicit[n] for n in OF_THE_MACHINE if n in explicit}
-        return _merge(stored, explicit, f"{run.path} was started with"), run.path
+        _refuse_others(stored, explicit, f"{run.path} was started with")
+        return kind(**{n: _plain(v) for n, v in stored.items()}), run.path
     if values.get("supernet"):
         options = RunDir.read(Path(values["supernet"])).config["options"]
         if options["supernet"]:
@@ -84,9 +88,9 @@ def read(ctx: typer.Context, command: str) -> tuple[Settings, Path | None]:
             )
         taken = {n: options[n] for n in FROM_SUPERNET}
         same = {n: v for n, v in explicit.items() if n in taken}
-        _merge(taken, same, f"the supernet of {values['supernet']} was trained with")
+        _refuse_others(taken, same, f"the supernet of {values['supernet']} was trained with")
         values |= taken
-    return Settings(**{n: _plain(v) for n, v in values.items()}), None
+    return kind(**{n: _plain(v) for n, v in values.items()}), None
 
 
 def command_line() -> str:
@@ -107,13 +111,12 @@ def _resumed(ctx: typer.Context, command: str) -> Path:
     return Path(path)
 
 
-def _merge(stored: dict[str, Any], explicit: dict[str, Any], why: str) -> Settings:
-    """The stored settings, if what was given explicitly agrees with them."""
+def _refuse_others(stored: dict[str, Any], explicit: dict[str, Any], why: str) -> None:
+    """Raise InvalidSetting if what was given explicitly disagrees with the stored settings."""
     for name, value in explicit.items():
         if _plain(stored[name]) != value:
             option = f"--{name.replace('_', '-')}"
             raise InvalidSetting(f"{option} is {value!r}, but {why} {stored[name]!r}; drop it or choose another --out")
-    return Settings(**{n: _plain(v) for n, v in stored.items()})
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -25,8 +29,8 @@ Shape = tuple[int, int, int]
 DEFAULT_SHAPE = (3, 224, 224)
 BEST = "best/architecture.json"
 FORMS = (
-    "torchvision:NAME, timm:NAME, cifar-resnet20 to cifar-resnet110, a run directory, RUN:KEY for one of its trials, "
-    "an architecture.json, or a model.onnx"
+    "torchvision:NAME, timm:NAME, cifar-resnet20 to cifar-resnet110, python:MODULE:FUNCTION, a run directory, "
+    "RUN:KEY for one of its trials, an architecture.json, or a model.onnx"
 )
 
 
@@ -61,13 +65,16 @@ def read_network(text: str, shape: Shape | None = None) -> Network:
     return _plan_of_architecture(text, shape)
 
 
-def module_of(text: str) -> nn.Module:
-    """The module of a network, with random weights. Raises InvalidSetting, MissingPackage."""
+def module_of(text: str, classes: int | None = None) -> nn.Module:
+    """The module of a network, with random weights and, where that can be chosen, as many `classes`.
+
+    Raises InvalidSetting, MissingPackage.
+    """
     if text in CIFAR_RESNETS:
-        return CIFAR_RESNETS[text]()
+        return CIFAR_RESNETS[text]() if classes is None else CIFAR_RESNETS[text](classes)
     for form, reader in MODULES.items():
         if text.startswith(form):
-            return reader(text.removeprefix(form))
+            return reader(text.removeprefix(form), classes)
     space, arch = architecture_of(text)
     return space.network(arch)
 
@@ -115,6 +122,7 @@ def _plan_of_architecture(text: str, shape: Shape | None) -> Network:
 PLANS: dict[str, Callable[[str, Shape | None], Network]] = {
     "torchvision:": _plan_of_module,
     "timm:": _plan_of_module,
+    "python:": _plan_of_module,
     ".onnx": _plan_of_onnx,
 }
 
@@ -122,26 +130,51 @@ PLANS: dict[str, Callable[[str, Shape | None], Network]] = {
 # -- modules
 
 
-def _torchvision(name: str) -> nn.Module:
+def _torchvision(name: str, classes: int | None) -> nn.Module:
     from torchvision import models  # only where one is named
 
     known = models.list_models(module=models)
     if name not in known:
         raise _unknown_model("torchvision", name, known)
-    return models.get_model(name, weights=None)
+    return models.get_model(name, weights=None, **_heads(classes))
 
 
-def _timm(name: str) -> nn.Module:
+def _timm(name: str, classes: int | None) -> nn.Module:
     try:
         import timm  # an extra
     except ImportError as error:
         raise MissingPackage(f"timm:{name} needs timm; install it with: pip install 'netcarver[timm]'") from error
     if not timm.is_model(name):
         raise _unknown_model("timm", name, timm.list_models())
-    return timm.create_model(name, pretrained=False)
+    return timm.create_model(name, pretrained=False, **_heads(classes))
 
 
-MODULES: dict[str, Callable[[str], nn.Module]] = {"torchvision:": _torchvision, "timm:": _timm}
+def _python(name: str, classes: int | None) -> nn.Module:
+    """A function of the user's own code, `package.module:function`, which is called without arguments."""
+    module_name, colon, function = name.partition(":")
+    if not (colon and module_name and function):
+        raise InvalidSetting(f"network 'python:{name}' was not understood; write python:package.module:function")
+    sys.path.insert(0, os.getcwd())  # as `python -m` does
+    try:
+        module = getattr(importlib.import_module(module_name), function)()
+    except (ImportError, AttributeError, TypeError) as error:
+        raise InvalidSetting(f"network 'python:{name}' cannot be made ({error}); name a function without arguments") from error
+    finally:
+        sys.path.remove(os.getcwd())
+    if not isinstance(module, nn.Module):
+        raise InvalidSetting(f"network 'python:{name}' is {type(module).__name__}; the function must return an nn.Module")
+    return module
+
+
+MODULES: dict[str, Callable[[str, int | None], nn.Module]] = {
+    "torchvision:": _torchvision,
+    "timm:": _timm,
+    "python:": _python,
+}
+
+
+def _heads(classes: int | None) -> dict[str, Any]:
+    return {} if classes is None else {"num_classes": classes}
 
 
 def _unknown_model(library: str, name: str, known: list[str]) -> InvalidSetting:

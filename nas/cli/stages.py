@@ -12,6 +12,8 @@ import torch.nn as nn
 from nas.architecture import Architecture
 from nas.cli.job import Job
 from nas.cli.progress import bar
+from nas.data.augment import Augmentation
+from nas.data.dataset import Dataset
 from nas.errors import InvalidSetting
 from nas.evaluation.supernet import SupernetEvaluator
 from nas.report.latency import LOG
@@ -34,14 +36,24 @@ def trained_supernet(job: Job, run: RunDir) -> Supernet:
         return _loaded(job, supernet, Path(job.settings.supernet))
     config = job.training
     objective = sandwich(supernet, config.seed, job.settings.smoothing)
-    fit("training", supernet, objective, job, config, Checkpoints(run, SUPERNET))
+    fit("training", supernet, objective, Course(job.data, job.augmentation, config), Checkpoints(run, SUPERNET))
     return supernet
 
 
-def fit(label: str, module: nn.Module, objective: Objective, job: Job, config: TrainConfig, checkpoints: Checkpoints) -> None:
+@dataclass(frozen=True)
+class Course:
+    """What a training reads, and how."""
+
+    data: Dataset
+    augmentation: Augmentation
+    config: TrainConfig
+
+
+def fit(label: str, module: nn.Module, objective: Objective, course: Course, checkpoints: Checkpoints) -> None:
     """Train to the end, and show how far it is."""
-    with bar(label, config.epochs * steps_per_epoch(job.data, config)) as shown:
-        for progress in train(module, objective, job.data, job.augmentation, config, checkpoints):
+    config = course.config
+    with bar(label, config.epochs * steps_per_epoch(course.data, config)) as shown:
+        for progress in train(module, objective, course.data, course.augmentation, config, checkpoints):
             shown.update(progress.step, f"epoch {progress.epoch + 1}/{config.epochs}, loss {progress.loss:.3f}")
 
 

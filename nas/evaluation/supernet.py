@@ -12,8 +12,8 @@ from torch import Tensor
 from nas.architecture import Architecture
 from nas.data.augment import normalize, resize
 from nas.data.dataset import Dataset, Split, epoch_batches, plain_batches
-from nas.training.calibration import recalibrate
 from nas.supernet.supernet import Supernet
+from nas.training.calibration import recalibrate
 
 CALIBRATION_IMAGES = 2048
 BATCH = 256

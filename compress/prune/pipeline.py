@@ -1,0 +1,333 @@
+"""The pass itself: analyse -> rank -> allocate -> cut -> recalibrate, in one step or several, on any nn.Module.
+
+subject = analysed(module, example)
+budgets = [Budget.parse("50%").resolve(subject.widths.cost({}))]
+smaller = pruned(subject, budgets, Recipe(), calibration)
+smaller.module, smaller.history
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compress.prune.allocation import ALLOCATIONS
+from compress.prune.attention import prepare
+from compress.prune.compensation import Moments, compensated, moments
+from compress.prune.dependencies import analyse, remove
+from compress.prune.depth import residual_blocks, without
+from compress.prune.distortion import Curves, curves, divergences
+from compress.prune.evidence import Batch, Evidence, gather
+from compress.prune.groups import Cut, Group, groups_after, joined
+from compress.prune.history import History
+from compress.prune.importance import CALIBRATED, DIFFERENTIATED, IMPORTANCES, score
+from compress.prune.problem import Keep, Problem
+from compress.prune.widths import Latency, WidthModel
+from nas.budget import Budget, Cost, check
+from nas.cost.trace import trace
+from nas.errors import InvalidSetting
+from nas.training.calibration import recalibrate
+from nas.training.loop import autocast
+
+# what an allocation is told of: the measured curves of the groups
+CURVED = frozenset({"rd", "sensitivity"})
+# numbers of blocks that are tried, of those that could be removed
+DEPTHS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24)
+Report = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What goes, where, and in how many steps. Raises InvalidSetting for names that are not known and numbers out of range.
+
+    `importance` is of IMPORTANCES, `allocation` of ALLOCATIONS; "auto" for both is what the data allow. Channels are kept in
+    multiples of `round_to`, of each group at least the share `least`. `depth` lets whole residual blocks go; `compensate`
+    solves the weights of what reads the cut channels anew (see compress.prune.compensation).
+    """
+
+    importance: str = "auto"
+    allocation: str = "auto"
+    steps: int = 1
+    round_to: int = 8
+    least: float = 0.1
+    depth: bool = False
+    compensate: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, known in (("importance", IMPORTANCES), ("allocation", ALLOCATIONS)):
+            value = getattr(self, name)
+            if value != "auto" and value not in known:
+                raise InvalidSetting(f"{name} {value!r} is not known; choose auto or one of {', '.join(known)}")
+        if self.steps < 1:
+            raise InvalidSetting(f"steps is {self.steps}; a network is cut in 1 step or more")
+        if self.round_to < 1 or not 0 < self.least <= 1:
+            raise InvalidSetting(f"round_to {self.round_to} and least {self.least} given; use 1 or more, and a share in (0, 1]")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Training images that a cut is judged by, on the device of the network; nothing for a network without data.
+
+    `labelled` are batches of images (N, C, H, W) and labels (N,) for importances, `curves` batches for the distortion of
+    the outputs, which is measured in `precision`, `norms` batches that batch norms are recalibrated on.
+    """
+
+    labelled: tuple[Batch, ...] = ()
+    curves: tuple[Tensor, ...] = ()
+    norms: tuple[Tensor, ...] = ()
+    precision: str = "fp32"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network that can be cut: `module` as compress.prune.attention prepares it, what may go, and what it would cost."""
+
+    module: nn.Module
+    example: Tensor
+    groups: tuple[Group, ...]
+    widths: WidthModel
+
+    @property
+    def cost(self) -> Cost:
+        """What it costs as it is."""
+        return self.widths.cost({})
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What the units of each group are worth: scores (width,), and curves where the allocation uses them.
+
+    `moments` are those of the layers whose weights are solved anew.
+    """
+
+    scores: Mapping[str, np.ndarray]
+    curves: Curves = field(default_factory=dict)
+    moments: Mapping[str, Moments] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A network that was cut, how to cut it again, and the units that the groups of the original keep."""
+
+    subject: Subject
+    history: History
+    keep: Keep
+
+    @property
+    def module(self) -> nn.Module:
+        """The network, in evaluation mode."""
+        return self.subject.module
+
+
+def silent(label: str, done: int, total: int) -> None:
+    """Report nothing."""
+
+
+def analysed(module: nn.Module, example: Tensor, latency: Latency | None = None) -> Subject:
+    """Find what can be cut of `module`, which is left as it is; `latency` tells the time of a plan.
+
+    Raises InvalidSetting if it cannot be run or traced, or if nothing can be cut.
+    """
+    groups = analyse(module, example)
+    if not groups:
+        raise InvalidSetting(
+            f"nothing of {type(module).__name__} can be cut: every channel reaches an input, an output or a fixed shape"
+        )
+    network = prepare(module).eval()
+    return Subject(network, example, groups, WidthModel(trace(network, example[:1]), groups, latency))
+
+
+def pruned(
+    subject: Subject,
+    budgets: Sequence[Budget],
+    recipe: Recipe,
+    calibration: Calibration = Calibration(),  # noqa: B008 - frozen
+    report: Report = silent,
+) -> Pruned:
+    """Cut `subject` until all `budgets`, which are absolute, hold; batch norms are recalibrated.
+
+    With several steps, what is left is ranked anew after each; limits fall geometrically. Raises InvalidBudget, InvalidSetting,
+    InfeasibleBudget.
+    """
+    so_far = approached(subject, budgets, recipe, calibration, report)
+    if not _to_do(so_far.subject, budgets):
+        return so_far
+    ranking = ranked(so_far.subject, recipe, calibration, report)
+    return further(so_far, ranking, allocated(so_far.subject, ranking, budgets, recipe), calibration)
+
+
+def approached(
+    subject: Subject, budgets: Sequence[Budget], recipe: Recipe, calibration: Calibration, report: Report = silent
+) -> Pruned:
+    """What comes before the last step: blocks are removed where the recipe says so, and all steps but one are cut."""
+    blocks: tuple[str, ...] = ()
+    if recipe.depth:
+        subject, blocks = _without_some(subject, budgets, recipe, calibration, report)
+    found = Pruned(subject, History(blocks), {group.name: group.width for group in subject.groups})
+    for step in range(1, recipe.steps):
+        limits = [_at_step(budget, subject.cost, step, recipe.steps) for budget in budgets]
+        if _to_do(found.subject, limits):
+            ranking = ranked(found.subject, recipe, calibration, report)
+            found = further(found, ranking, allocated(found.subject, ranking, limits, recipe), calibration)
+    return found
+
+
+def further(found: Pruned, ranking: Ranking, keep: Keep, calibration: Calibration) -> Pruned:
+    """Cut down to `keep`, as `carved` does, and go on with the history."""
+    subject, cuts = carved(found.subject, ranking, keep, calibration)
+    widths = found.history.widths_before(found.keep)
+    return Pruned(subject, History(found.history.blocks, joined(widths, (found.history.cuts, cuts))), keep)
+
+
+# -- the parts of a step
+
+
+def ranked(subject: Subject, recipe: Recipe, calibration: Calibration, report: Report = silent) -> Ranking:
+    """Score the units of all groups, and measure what the allocation needs to know."""
+    importance, allocation = methods(recipe, calibration)
+    evidence = Evidence(calibration.labelled, recipe.seed)
+    if importance in DIFFERENTIATED and calibration.labelled:
+        evidence = gather(subject.module, calibration.labelled, recipe.seed)
+    scores = {}
+    for count, group in enumerate(subject.groups, 1):
+        scores[group.name] = score(importance, subject.module, group, evidence).double().numpy()
+        report(f"importance {importance}", count, len(subject.groups))
+    known = moments(subject.module, subject.groups, calibration.norms, recipe.seed) if recipe.compensate else {}
+    ranking = Ranking(scores, moments=known)
+    if allocation not in CURVED or not calibration.curves:
+        return ranking
+    return replace(ranking, curves=_curves(subject, ranking, recipe, calibration, report))
+
+
+def _curves(subject: Subject, ranking: Ranking, recipe: Recipe, calibration: Calibration, report: Report) -> Curves:
+    problem = Problem(subject.groups, ranking.scores, subject.widths, (), recipe.round_to, recipe.least)
+    order = {name: np.argsort(values, kind="stable").tolist() for name, values in ranking.scores.items()}
+    cut_off = partial(compensated, known=ranking.moments)
+    found: Curves = {}
+    with autocast(calibration.precision, subject.example.device):
+        for name, curve in curves(subject.module, subject.groups, problem.options, order, calibration.curves, cut_off):
+            found[name] = curve
+            report("distortion curves", len(found), len(subject.groups))
+    return found
+
+
+def methods(recipe: Recipe, calibration: Calibration) -> tuple[str, str]:
+    """Importance and allocation of a recipe; automatic ones are the best that the data allow (docs/benchmarks.md)."""
+    importance, allocation = recipe.importance, recipe.allocation
+    if importance == "auto":
+        importance = "activation" if calibration.labelled else "l2"
+    if allocation == "auto":
+        allocation = "rd" if calibration.curves else "isomorphic"
+    if importance in CALIBRATED and not calibration.labelled:
+        raise InvalidSetting(f"importance {importance!r} needs data; give --data, or choose l2")
+    return importance, allocation
+
+
+def allocated(subject: Subject, ranking: Ranking, budgets: Sequence[Budget], recipe: Recipe) -> Keep:
+    """The units that each group keeps under absolute budgets. Raises InvalidBudget, InfeasibleBudget."""
+    name = recipe.allocation if recipe.allocation != "auto" else "rd" if ranking.curves else "isomorphic"
+    problem = Problem(
+        subject.groups,
+        ranking.scores,
+        subject.widths,
+        tuple(budgets),
+        recipe.round_to,
+        recipe.least,
+        ranking.curves if name in CURVED else {},
+    )
+    return ALLOCATIONS[name](problem)
+
+
+def carved(subject: Subject, ranking: Ranking, keep: Keep, calibration: Calibration) -> tuple[Subject, tuple[Cut, ...]]:
+    """Cut the units of the lowest scores, and recalibrate batch norms."""
+    cuts = lowest(subject.groups, ranking.scores, keep)
+    named = {group.name: group for group in subject.groups}
+    solved = compensated(subject.module, [(named[cut.group], cut.units) for cut in cuts], ranking.moments)
+    whole = prepare(subject.module)
+    whole.load_state_dict(solved, strict=False)
+    module = remove(whole, subject.groups, cuts).eval()
+    recalibrate(module, calibration.norms)
+    groups = groups_after(subject.groups, cuts)
+    widths = WidthModel(subject.widths.plan_with(keep), groups, subject.widths.latency)
+    return Subject(module, subject.example, groups, widths), cuts
+
+
+def lowest(groups: Sequence[Group], scores: Mapping[str, np.ndarray], keep: Mapping[str, int]) -> tuple[Cut, ...]:
+    """Cuts of the units that score lowest, of equal ones the first."""
+    cuts = []
+    for group in groups:
+        order = np.argsort(scores[group.name], kind="stable")
+        gone = order[: group.width - keep.get(group.name, group.width)]
+        if len(gone):
+            cuts.append(Cut(group.name, tuple(sorted(int(u) for u in gone))))
+    return tuple(cuts)
+
+
+def _at_step(budget: Budget, start: Cost, step: int, steps: int) -> Budget:
+    """The limit on the way from what the network costs to the budget."""
+    value = start.value(budget.metric)
+    if step == steps or value is None or value <= budget.limit:
+        return budget
+    return replace(budget, limit=value * (budget.limit / value) ** (step / steps))
+
+
+def _to_do(subject: Subject, budgets: Sequence[Budget]) -> bool:
+    """Whether something is left to cut: removed blocks alone may do."""
+    return bool(check(budgets, subject.cost))
+
+
+# -- depth
+
+
+def _without_some(
+    subject: Subject, budgets: Sequence[Budget], recipe: Recipe, calibration: Calibration, report: Report
+) -> tuple[Subject, tuple[str, ...]]:
+    """Remove as many residual blocks as leave, after the cut that is then due, the least distortion of the outputs.
+
+    Blocks go in the order of the distortion that each causes by itself (N2N, Ashok et al. 2018, removes layers first, too).
+    Raises InvalidSetting without data to judge by, or where there is no such block.
+    """
+    if not calibration.curves:
+        raise InvalidSetting("--depth judges networks by their outputs and needs data; give --data")
+    names = residual_blocks(subject.module, subject.example)
+    if not names:
+        raise InvalidSetting(f"--depth: {type(subject.module).__name__} has no residual block that could go; leave it out")
+    alone = {name: without(subject.module, [name]).eval() for name in names}
+    losses = divergences(subject.module, alone, calibration.curves)
+    order = sorted(names, key=lambda name: losses[name])
+    quick = replace(recipe, steps=1, depth=False)
+    counts = [count for count in DEPTHS if count <= len(order)]
+    found: list[tuple[float, Subject, tuple[str, ...]]] = []
+    for tried, count in enumerate(counts, 1):
+        gone = tuple(order[:count])
+        shorter = analysed(without(subject.module, gone), subject.example, subject.widths.latency) if gone else subject
+        candidate = _quickly(shorter, budgets, quick, calibration)
+        loss = divergences(subject.module, {"": candidate}, calibration.curves)[""]
+        found.append((loss, shorter, gone))
+        report("blocks removed", tried, len(counts))
+        if not _to_do(shorter, budgets):
+            break
+    _, chosen, gone = min(found, key=lambda row: row[0])
+    return chosen, gone
+
+
+def _quickly(subject: Subject, budgets: Sequence[Budget], recipe: Recipe, calibration: Calibration) -> nn.Module:
+    """What a cut without curves makes of a network, to compare depths by."""
+    plain = replace(recipe, allocation="uniform")
+    if not _to_do(subject, budgets):
+        module = prepare(subject.module).eval()
+        recalibrate(module, calibration.norms)
+        return module
+    ranking = ranked(subject, plain, calibration)
+    return carved(subject, ranking, allocated(subject, ranking, budgets, plain), calibration)[0].module
+
+
+def example_of(shape: tuple[int, int, int], device: torch.device | str = "cpu") -> Tensor:
+    """Two images of a shape (C, H, W) that networks are traced with: always the same noise."""
+    return torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)).to(device)

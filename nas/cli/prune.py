@@ -1,0 +1,116 @@
+"""`nas prune`: make a network that the user already has keep a budget."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nas.cli import options as opt
+from nas.cli.errors import guarded
+from nas.cli.pruning.settings import PRUNE_DEFAULTS as DEFAULTS
+
+Network = Annotated[
+    str,
+    typer.Argument(
+        help="torchvision:NAME, timm:NAME, cifar-resnet20 to cifar-resnet110, python:MODULE:FUNCTION, or a run directory."
+    ),
+]
+Weights = Annotated[Path | None, typer.Option(help="Its weights: safetensors, or a state dict of PyTorch.")]
+Budgets = Annotated[
+    list[str] | None,
+    typer.Option("--budget", "-b", help="What it may cost: 50%, 60%latency, 60MFLOPs, 2ms, 3Mparams. Repeatable; all hold."),
+]
+Sweep = Annotated[str | None, typer.Option(help="Budgets to try one after the other, such as 30,40,50,60,70%.")]
+Importance = Annotated[
+    str,
+    typer.Option(
+        help="Which channels go: auto, l1, l2, lamp, bn-scale, fpgm, taylor, hessian, activation, ablation, optin or random."
+    ),
+]
+Allocation = Annotated[
+    str, typer.Option(help="How many where: auto, uniform, global, isomorphic, rd, sensitivity, precrop or latency.")
+]
+Steps = Annotated[int, typer.Option(min=1, help="Cut in so many steps; what is left is ranked anew after each.")]
+Depth = Annotated[bool, typer.Option("--depth", help="Let whole residual blocks go, too.")]
+Compensate = Annotated[
+    bool, typer.Option("--compensate/--no-compensate", help="Solve the weights that read cut channels anew (least squares).")
+]
+RoundTo = Annotated[int, typer.Option(min=1, help="Keep channels in multiples of this.")]
+Least = Annotated[float, typer.Option(help="Least share of its channels that a layer keeps.")]
+MaxDrop = Annotated[float, typer.Option(min=0, help="Of a --sweep without --budget: points of accuracy that may be lost.")]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        help="Data set to judge and fine-tune by: npz:FILE, imagefolder:DIR, cifar10, ...", show_default="none: random images"
+    ),
+]
+Epochs = Annotated[
+    int | None, typer.Option("--finetune-epochs", min=0, help="Epochs of fine-tuning.", show_default="10, none without --data")
+]
+BatchSize = Annotated[int, typer.Option(help="Images per step of fine-tuning.")]
+Lr = Annotated[float | None, typer.Option("--lr", help="Peak learning rate.", show_default="0.02 for sgd, 0.0004 for adamw")]
+
+
+@guarded
+def prune(  # noqa: PLR0913 - the options of a command are its parameters
+    ctx: typer.Context,
+    network: Network = "",
+    weights: Weights = None,
+    budget: Budgets = None,
+    sweep: Sweep = None,
+    importance: Importance = DEFAULTS.importance,
+    allocation: Allocation = DEFAULTS.allocation,
+    steps: Steps = DEFAULTS.steps,
+    depth: Depth = DEFAULTS.depth,
+    compensate: Compensate = DEFAULTS.compensate,
+    round_to: RoundTo = DEFAULTS.round_to,
+    least: Least = DEFAULTS.least,
+    max_drop: MaxDrop = DEFAULTS.max_drop,
+    data: Data = None,
+    data_dir: opt.DataDir = None,
+    resolution: opt.Resolution = None,
+    finetune_epochs: Epochs = None,
+    batch_size: BatchSize = DEFAULTS.batch_size,
+    optimizer: opt.Optimizer = DEFAULTS.optimizer,
+    lr: Lr = None,
+    weight_decay: opt.WeightDecay = DEFAULTS.weight_decay,
+    smoothing: opt.Smoothing = DEFAULTS.smoothing,
+    clip_norm: opt.ClipNorm = DEFAULTS.clip_norm,
+    cutout: opt.Cutout = DEFAULTS.cutout,
+    mixup: opt.Mixup = DEFAULTS.mixup,
+    train_precision: opt.TrainPrecision = DEFAULTS.train_precision,
+    runtime: opt.Runtime = None,
+    precision: opt.TargetPrecision = DEFAULTS.precision,
+    batch: opt.Batch = DEFAULTS.batch,
+    device: opt.Device = DEFAULTS.device,
+    threads: opt.Threads = None,
+    seed: opt.Seed = DEFAULTS.seed,
+    out: opt.Out = None,
+    resume: opt.Resume = False,
+    json: opt.Json = False,
+    config: opt.Config = None,
+) -> None:
+    """Make a network that you already have keep a budget, and prove that it does.
+
+    Finds which channels go together, cuts what matters least where the budget wants it, recalibrates batch norms, fine-tunes
+    with the original as teacher, and verifies the files that it hands over (best/model.onnx, .pt2, .safetensors). Percentages
+    are of the original: 50% of its multiply-adds, 60%latency of its measured time. A budget on time is kept by the exported
+    file, timed side by side with the original.
+
+    \b
+    Examples:
+      nas prune cifar-resnet56 --weights resnet56.safetensors --data npz:cifar10.npz --budget 50%
+      nas prune torchvision:resnet50 --weights r50.pth --data imagefolder:photos --budget 60%latency
+      nas prune torchvision:mobilenet_v2 --budget 50%latency
+      nas prune cifar-resnet56 --weights resnet56.safetensors --data npz:cifar10.npz --sweep 30,40,50,60,70%
+      nas prune runs/search-1 --data digits --budget 70% --depth
+      nas prune --resume --out runs/prune-1
+
+    Exit status: 0 done, 1 training diverged, 2 bad input, 3 no cut keeps the budget, 4 verification failed,
+    130 interrupted.
+    """
+    from nas.cli.pruning.flow import run_prune  # torch and all: only when there is work
+
+    run_prune(ctx)

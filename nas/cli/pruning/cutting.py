@@ -1,0 +1,150 @@
+"""From an aim to a cut network: allocate, cut, and under a budget in ms time the exported file and cut again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from compress.prune.clock import LATENCY
+from compress.prune.pipeline import (
+    Calibration,
+    Pruned,
+    Ranking,
+    Report,
+    Subject,
+    allocated,
+    analysed,
+    approached,
+    example_of,
+    further,
+    ranked,
+)
+from nas.budget import Budget, Cost, check
+from nas.cli.progress import Bar, bar, log
+from nas.cli.pruning.clock import Clock, SideBySide, on_time, time_model
+from nas.cli.pruning.job import Aim, PruneJob, calibration_of
+from nas.cost.recount import state_bytes
+from nas.errors import InvalidBudget
+
+# of a limit in ms: what one file takes differs by so much from one measurement to the next
+HEADROOM = 0.97
+CLOSE = 0.95
+ATTEMPTS = 5
+# the weights as stored have a header, which grows with the digits of shapes
+STORED = 0.998
+
+
+@dataclass
+class Workshop:
+    """What all cuts of one original share, each made when it is first needed."""
+
+    job: PruneJob
+    clock: Clock
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """Training images that cuts are judged by."""
+        return calibration_of(self.job)
+
+    @cached_property
+    def subject(self) -> Subject:
+        """The original, analysed on the CPU and moved to the device."""
+        log(f"analysing {self.job.original.name}: which channels can be cut")
+        found = analysed(self.job.original.module, example_of(self.job.original.shape))
+        log(f"{len(found.groups)} groups of {sum(group.width for group in found.groups)} channels can be cut")
+        device = self.job.device
+        return replace(found, module=found.module.to(device), example=found.example.to(device))
+
+    @cached_property
+    def timed_subject(self) -> Subject:
+        """The same, knowing the time at any width."""
+        model = time_model(self.job, self.subject)
+        return replace(self.subject, widths=replace(self.subject.widths, latency=model))
+
+    @cached_property
+    def ranking(self) -> Ranking:
+        """What the channels of the original are worth; a sweep in one step ranks them once."""
+        with reporting() as report:
+            return ranked(self.subject, self.job.recipe, self.calibration, report)
+
+
+def cut_to(workshop: Workshop, aim: Aim) -> tuple[Pruned, SideBySide]:
+    """Cut the original until the budgets of `aim` hold, those in ms by the clock.
+
+    Where the clock does not confirm a plan, the limit of the next plan is corrected by what was measured, ATTEMPTS times at
+    most; the network that is then nearest is returned. Raises InvalidBudget, InfeasibleBudget.
+    """
+    timed = on_time(aim.budgets)
+    if timed is None:
+        found = _cut(workshop, workshop.subject, _resolved(workshop, aim.budgets))
+        return found, workshop.clock.side_by_side(found.module)
+    others = _resolved(workshop, tuple(b for b in aim.budgets if b is not timed))
+    subject = workshop.timed_subject
+    whole = subject.cost.metrics[LATENCY].value
+    share = timed.limit if timed.relative else _share(workshop, timed)
+    correction, tries = 1.0, []
+    for attempt in range(1, ATTEMPTS + 1):
+        budget = replace(timed, limit=share * HEADROOM * whole / correction, relative=False)
+        found = _cut(workshop, subject, (*others, budget))
+        times = workshop.clock.side_by_side(found.module)
+        tries.append((found, times))
+        log(f"cut {attempt}: {times.ratio:.1%} of the original's time, {times.cut.value:.3g} ms; the budget is {share:.1%}")
+        if CLOSE * share <= times.ratio <= share * (1 + HEADROOM) / 2:
+            break
+        planned = found.subject.cost.metrics[LATENCY].value / whole
+        correction = times.ratio / planned
+    kept = [pair for pair in tries if pair[1].ratio <= share * (1 + HEADROOM) / 2]
+    return max(kept, key=lambda pair: pair[1].ratio) if kept else min(tries, key=lambda pair: pair[1].ratio)
+
+
+@contextmanager
+def reporting() -> Iterator[Report]:
+    """Show what the pass reports as progress bars, one after the other."""
+    with ExitStack() as stack:
+        current: tuple[str, Bar] | None = None
+
+        def report(label: str, done: int, total: int) -> None:
+            nonlocal current
+            if current is None or current[0] != label or done == 1:
+                stack.close()
+                current = label, stack.enter_context(bar(label, total))
+            current[1].update(done)
+
+        yield report
+
+
+def original_cost(workshop: Workshop) -> Cost:
+    """What the original costs, its weights as they are stored."""
+    cost = workshop.subject.cost
+    size = replace(cost.metrics["size_bytes"], value=float(state_bytes(workshop.subject.module)))
+    return replace(cost, metrics={**cost.metrics, "size_bytes": size})
+
+
+def _resolved(workshop: Workshop, budgets: tuple[Budget, ...]) -> tuple[Budget, ...]:
+    """Absolute budgets. Raises InvalidBudget for a limit that the original keeps already, or that cannot be judged."""
+    cost = original_cost(workshop)
+    return tuple(replace(b.resolve(cost), aim=STORED) if b.metric == "size_bytes" else b.resolve(cost) for b in budgets)
+
+
+def _share(workshop: Workshop, budget: Budget) -> float:
+    """A limit in ms as a share of the original's time. Raises InvalidBudget if the original keeps it."""
+    taken = workshop.clock.side_by_side(workshop.job.original.module).original.value
+    if taken <= budget.limit:
+        raise InvalidBudget(
+            f"budget {budget.text!r}: {workshop.job.original.name} takes {taken:.3g} ms, so nothing is to be cut"
+        )
+    return budget.limit / taken
+
+
+def _cut(workshop: Workshop, subject: Subject, budgets: tuple[Budget, ...]) -> Pruned:
+    job = workshop.job
+    one_shot = job.recipe.steps == 1 and not job.recipe.depth
+    with reporting() as report:
+        so_far = approached(subject, budgets, job.recipe, workshop.calibration, report)
+        if not check(budgets, so_far.subject.cost):
+            return so_far
+        ranking = workshop.ranking if one_shot else ranked(so_far.subject, job.recipe, workshop.calibration, report)
+    keep = allocated(so_far.subject, ranking, budgets, job.recipe)
+    return further(so_far, ranking, keep, workshop.calibration)

@@ -1,0 +1,143 @@
+"""From trials to the pruned network that is handed over: export, verify, describe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from compress.export import write_files
+from compress.prune.history import replay
+from compress.prune.pipeline import example_of
+from compress.prune.saved import HISTORY, SOURCE, read_history
+from compress.verify import VerifyInputs, verify
+from nas.budget import Budget, excess
+from nas.cli.deliver import BEST, VERIFIED_IMAGES, network_row
+from nas.cli.job import versions
+from nas.cli.progress import log
+from nas.cli.pruning.clock import Clock
+from nas.cli.pruning.job import PruneJob
+from nas.cli.pruning.original import build
+from nas.cli.pruning.stages import NETWORKS, cost_of, network_of
+from nas.cost.recount import recount
+from nas.data.dataset import plain_batches
+from nas.evaluation.supernet import accuracy, prepared
+from nas.latency.machine import device_name
+from nas.report.card import model_card
+from nas.rundir import RunDir
+from nas.runtimes import named
+from nas.torch_seeding import generator
+from nas.trial import Trial, pareto_front
+
+# formats are compared on as many images as so many multiply-adds let through
+VERIFIED_WORK, FEWEST = 2e11, 8
+
+
+def deliver_pruned(job: PruneJob, run: RunDir, clock: Clock, trials: Sequence[Trial]) -> dict[str, Any]:
+    """Write and verify best/, and return the summary. Test data are read here, once."""
+    trial = chosen(job, trials)
+    module, scores = network_of(run, trial), dict(trial.scores)
+    original = dict(trials[0].scores)
+    if job.data is not None:
+        log("reading the test data, for the original and the delivered network alone")
+        test = job.data.load_test()
+        for network, found in ((job.original.module, original), (module, scores)):
+            found["test_accuracy"] = accuracy(network.to(job.device), test, job.data, job.data.resolution)
+    log("writing and verifying the model files")
+    verdict = write_verified(job, run, clock, trial, module.cpu().to(memory_format=torch.contiguous_format))
+    summary: dict[str, Any] = {
+        "command": "prune",
+        "seed": job.settings.seed,
+        "versions": versions(),
+        "device": {"type": job.device.type, "name": device_name(job.device)},
+        "data": {"name": job.data.name, "fingerprint": job.data.fingerprint} if job.data else {"name": None},
+        "original": {"name": job.original.name, "metrics": {**trials[0].cost.values(), **original}},
+        "budget": verdict["budgets"],
+        "verified": verdict["ok"],
+        "best": {
+            "key": trial.architecture.key,
+            "architecture": trial.architecture.to_json(),
+            "metrics": {**{n: m["value"] for n, m in verdict["metrics"].items()}, **scores},
+        },
+        "front": [network_row(t) for t in front_of(job, trials)],
+        "trials": len(trials),
+    }
+    run.write_text(f"{BEST}/README.md", model_card(summary, run.config, verdict))
+    return summary
+
+
+def chosen(job: PruneJob, trials: Sequence[Trial]) -> Trial:
+    """The network that is handed over: the most accurate cut one that keeps --budget, and of equal ones the cheapest.
+
+    Without --budget, the smallest one that loses at most --max-drop points; where all lose more, the one that loses least.
+    """
+    cut = list(trials[1:])
+    budgets = absolute(job.budgets, trials[0])
+    if budgets:
+        kept = [t for t in cut if not excess(budgets, t.cost)] or cut[:1]
+        return min(kept, key=lambda t: (-t.scores.get("val_accuracy", 0.0), t.cost.values()["macs"]))
+    before = trials[0].scores.get("val_accuracy", 0.0)
+    good = [t for t in cut if t.scores.get("val_accuracy", 0.0) >= before - job.settings.max_drop / 100]
+    if good:
+        return min(good, key=lambda t: t.cost.values()["macs"])
+    log(f"every network of the sweep loses more than {job.settings.max_drop} points: the most accurate one is delivered")
+    return max(cut, key=lambda t: t.scores["val_accuracy"])
+
+
+def absolute(budgets: Sequence[Budget], original: Trial) -> tuple[Budget, ...]:
+    """Budgets in numbers, relative ones by what the original costs."""
+    return tuple(budget.resolve(original.cost) for budget in budgets)
+
+
+def front_of(job: PruneJob, trials: Sequence[Trial]) -> list[Trial]:
+    """Networks, the original among them, that no other one beats in validation error and in what the budgets limit."""
+    metrics = list(dict.fromkeys(b.metric for aim in job.aims for b in aim.budgets)) or ["macs"]
+    errors = [1 - t.scores.get("val_accuracy", 0.0) for t in trials]
+    points = [[error, *(t.cost.values()[m] for m in metrics)] for error, t in zip(errors, trials, strict=True)]
+    return [trials[i] for i in pareto_front(points)]
+
+
+def write_verified(job: PruneJob, run: RunDir, clock: Clock, trial: Trial, module: nn.Module) -> dict[str, Any]:
+    """Write the files of best/, reload, recount and time them; returns and writes the content of verify.json."""
+    folder, images = run.path / BEST, verification_images(job, trial)
+    history = read_history(run.path / NETWORKS / trial.architecture.key)
+    described = {
+        **trial.architecture.to_json(),
+        "key": trial.architecture.key,
+        "pruned": dict(job.original.source),
+        "history": history.to_json(),
+        "data": run.config["data"],
+    }
+    write_files(folder, module.eval(), described, images[:1])
+    run.write_json(f"{BEST}/{SOURCE}", dict(job.original.source))
+    run.write_json(f"{BEST}/{HISTORY}", history.to_json())
+    times = clock.side_by_side(folder / f"model{named(job.bench.name).suffix}")
+    # a share of the original's time is judged by what both took side by side
+    reference = cost_of(job, job.original.module.cpu(), times.original)
+    inputs = VerifyInputs(
+        folder=folder,
+        module=module,
+        rebuild=lambda: replay(build(job.original.source), history, example_of(job.original.shape)),
+        images=images,
+        plan_cost=cost_of(job, module, None),
+        budgets=tuple(budget.resolve(reference) for budget in job.budgets),
+        latency=times.cut,
+        recount=recount,
+    )
+    verdict = verify(inputs)
+    verdict["original"] = {"latency_ms": vars(times.original)}
+    run.write_json(f"{BEST}/verify.json", verdict)
+    return verdict
+
+
+def verification_images(job: PruneJob, trial: Trial) -> Tensor:
+    """Normalized validation images on the CPU, or noise where there are no data."""
+    wanted = int(max(FEWEST, min(VERIFIED_IMAGES, VERIFIED_WORK / trial.cost.values()["macs"])))
+    if job.data is None:
+        return torch.randn(wanted, *job.original.shape, generator=generator(0, "images"))
+    batches = plain_batches(len(job.data.val), wanted)[:1]
+    cpu = torch.device("cpu")
+    return next(x for x, _ in prepared(job.data.val, batches, job.data, job.data.resolution, cpu)).contiguous()

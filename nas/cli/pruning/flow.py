@@ -1,0 +1,72 @@
+"""`nas prune` from end to end: original -> cut -> recalibrate -> fine-tune -> verify -> report, each stage resumable."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import typer
+
+from nas.cli.progress import log
+from nas.cli.pruning.clock import Clock
+from nas.cli.pruning.cutting import Workshop
+from nas.cli.pruning.deliver import deliver_pruned
+from nas.cli.pruning.job import PruneJob, make_prune_job, prune_configuration
+from nas.cli.pruning.settings import PruneSettings
+from nas.cli.pruning.stages import trials_of
+from nas.cli.running import working
+from nas.cli.settings import read
+from nas.errors import InvalidSetting, VerificationFailed
+from nas.report.words import show
+from nas.report.write import write_report
+from nas.rundir import RunDir
+
+
+def run_prune(ctx: typer.Context) -> None:
+    """The whole of `nas prune`."""
+    began = time.monotonic()
+    settings, resumed = read(ctx, "prune", PruneSettings)
+    if not settings.network:
+        raise InvalidSetting("no network was given; name one: nas prune cifar-resnet56 --weights FILE --budget 50%")
+    job = make_prune_job(settings)
+    with working(prune_configuration(job), resumed, ctx.params.get("out")) as run:
+        describe(job)
+        clock = Clock(job)
+        trials = trials_of(job, run, Workshop(job, clock))
+        summary = deliver_pruned(job, run, clock, trials)
+        summary["seconds"] = round(time.monotonic() - began, 1)
+        run.write_json("summary.json", summary)
+        write_report(run)
+        announce(run, summary)
+        if ctx.params["json"]:
+            print(json.dumps(summary))
+        if not summary["verified"]:
+            raise VerificationFailed(f"the network in {run.path}/best does not hold what it should: see best/verify.json")
+
+
+def describe(job: PruneJob) -> None:
+    """Say what the work is about, and what is doubtful in it."""
+    shape = "x".join(map(str, job.original.shape))
+    data = (
+        f"{job.data.name}: {len(job.data.train)} training and {len(job.data.val)} validation images" if job.data else "no data"
+    )
+    log(f"{job.original.name} for images of {shape}; {data}; timed on {job.bench.target}")
+    if not job.original.trained:
+        log("warning: no --weights were given, so a network with random weights is cut")
+    if data is None:
+        log("warning: no --data were given: nothing is fine-tuned, and accuracies are not known")
+
+
+def announce(run: RunDir, summary: dict[str, Any]) -> None:
+    """Say what was found, beside the original."""
+    before, after = summary["original"]["metrics"], summary["best"]["metrics"]
+    names = [n for n in ("macs", "params", "latency_ms", "val_accuracy", "test_accuracy") if n in before and n in after]
+    log(f"network {summary['best']['key']}, from {summary['original']['name']}:")
+    for name in names:
+        part = "" if name.endswith("accuracy") else f"  ({after[name] / before[name]:.1%})"
+        label = {"macs": "multiply-adds", "params": "parameters", "latency_ms": "latency"}.get(name, name.replace("_", " "))
+        log(f"  {label:<14} {show(name, before[name])} -> {show(name, after[name])}{part}")
+    for row in summary["budget"]:
+        log(f"  {row['text']:<14} {'kept' if row['ok'] else 'BROKEN'}")
+    log(f"files in {run.path}/best, report in {run.path}/report.html")

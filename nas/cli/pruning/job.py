@@ -1,0 +1,218 @@
+"""From the settings of `nas prune` to the values that its stages work on: network, data, budgets, bench."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from compress.prune.pipeline import Calibration, Recipe
+from nas.budget import Budget, parse_all
+from nas.cli.job import LEARNING_RATES, pick_device, precision, versions
+from nas.cli.profiling import bench_for
+from nas.cli.pruning.original import Original, read_original, statistics_of
+from nas.cli.pruning.settings import PruneSettings
+from nas.cli.settings import command_line
+from nas.cost.counting import count
+from nas.data.augment import Augmentation, default_augmentation
+from nas.data.dataset import Dataset, epoch_batches
+from nas.data.load import DataConfig, load
+from nas.errors import InvalidBudget, InvalidSetting
+from nas.evaluation.supernet import prepared
+from nas.latency.bench import Bench
+from nas.latency.machine import device_name
+from nas.runtimes.runtime import Setting
+from nas.training.loop import OPTIMIZERS, TrainConfig
+
+# fine-tuning starts from trained weights, which the rate of a training from scratch would destroy
+FINETUNE_LR = 0.2
+FINETUNE_EPOCHS = 10
+# images that a cut is judged by: as many as so many multiply-adds let through, within bounds
+LABELLED = (6e10, 64, 512)
+CURVES = (6e10, 32, 512)
+NORMS = (5e11, 128, 2048)
+BATCH = 128
+
+
+@dataclass(frozen=True)
+class Aim:
+    """One network that is wanted: the budgets that it keeps, relative ones to the original."""
+
+    text: str
+    budgets: tuple[Budget, ...]
+
+
+@dataclass(frozen=True)
+class PruneJob:
+    """All that the stages share; `data` are normalized as the network expects, None where none were given."""
+
+    settings: PruneSettings
+    device: torch.device
+    original: Original
+    data: Dataset | None
+    aims: tuple[Aim, ...]
+    bench: Bench
+
+    @property
+    def budgets(self) -> tuple[Budget, ...]:
+        """What the delivered network keeps: those of --budget."""
+        return parse_all(self.settings.budget)
+
+    @property
+    def recipe(self) -> Recipe:
+        """How the network is cut."""
+        s = self.settings
+        return Recipe(s.importance, s.allocation, s.steps, s.round_to, s.least, s.depth, s.compensate, s.seed)
+
+    @property
+    def training(self) -> TrainConfig:
+        """Configuration of the fine-tuning. Needs data."""
+        s = self.settings
+        return TrainConfig(
+            max(1, self.epochs),
+            s.batch_size,
+            s.optimizer,
+            s.lr if s.lr is not None else FINETUNE_LR * LEARNING_RATES[s.optimizer],
+            s.weight_decay,
+            clip_norm=s.clip_norm,
+            precision=precision(s.train_precision, self.device, self.original.plan),
+            seed=s.seed,
+        )
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of fine-tuning; none without data."""
+        if self.data is None:
+            return 0
+        return FINETUNE_EPOCHS if self.settings.finetune_epochs is None else self.settings.finetune_epochs
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """The data's own augmentation with what the user added. Needs data."""
+        assert self.data is not None
+        return replace(default_augmentation(self.data), cutout=self.settings.cutout, mixup=self.settings.mixup)
+
+
+def make_prune_job(settings: PruneSettings) -> PruneJob:
+    """Read the data, build the network, parse budgets. Raises InvalidSetting, InvalidData, InvalidBudget, MissingPackage."""
+    if settings.optimizer not in OPTIMIZERS:
+        raise InvalidSetting(f"--optimizer {settings.optimizer!r} is not known; choose one of {', '.join(OPTIMIZERS)}")
+    aims = _aims(settings)
+    device = pick_device(settings.device)
+    if settings.precision == "int8":
+        raise InvalidSetting("--precision 'int8': pruning delivers networks in floating point; quantize what it delivers")
+    bench = bench_for(settings.runtime, Setting(str(device), settings.precision, settings.batch, settings.threads or 1))
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    data = _data(settings)
+    original = read_original(settings.network, settings.weights, data, settings.resolution)
+    if data is not None:
+        mean, std = statistics_of(original, data)
+        data = replace(data, train=data.train.to(device), val=data.val.to(device), mean=mean, std=std)
+    elif settings.finetune_epochs:
+        raise InvalidSetting(f"--finetune-epochs {settings.finetune_epochs} needs images to train on; give --data")
+    job = PruneJob(settings, device, original, data, aims, bench)
+    _ = job.recipe  # checks its settings
+    return job
+
+
+def calibration_of(job: PruneJob) -> Calibration:
+    """Training images that the cut is judged by: three disjoint draws, as far as there are enough."""
+    data = job.data
+    if data is None:
+        return Calibration()
+    macs = count(job.original.plan).values()["macs"]
+    wanted = [_images(macs, bounds) for bounds in (LABELLED, CURVES, NORMS)]
+    batches = epoch_batches(len(data.train), min(BATCH, len(data.train)), job.settings.seed, 0)
+    size, start, draws = len(batches[0]), 0, []
+    for images in wanted:
+        number = max(1, images // size)
+        chosen = [batches[(start + i) % len(batches)] for i in range(min(number, len(batches)))]
+        start += number
+        draws.append(list(prepared(data.train, chosen, data, data.resolution, job.device)))
+    labelled, curved, norms = ([(x, y.to(job.device)) for x, y in draw] for draw in draws)
+    precision = job.training.precision
+    return Calibration(tuple(labelled), tuple(x for x, _ in curved), tuple(x for x, _ in norms), precision)
+
+
+def prune_configuration(job: PruneJob) -> dict[str, Any]:
+    """The content of config.json."""
+    budgets = [budget for budget in job.budgets]
+    value = {
+        "command": "prune",
+        "argv": command_line(),
+        "options": job.settings.to_json(),
+        "seed": job.settings.seed,
+        "versions": versions(),
+        "device": {"type": job.device.type, "name": device_name(job.device), "threads": torch.get_num_threads()},
+        "target": asdict(job.bench.target),
+        "budgets": [{"text": b.text, "metric": b.metric, "limit": b.limit} for b in budgets if not b.relative],
+        "objectives": list(dict.fromkeys(b.metric for aim in job.aims for b in aim.budgets)),
+        "space": {"name": f"prune:{job.original.name}", "version": 1, "settings": dict(job.original.source)},
+        "data": described(job.data),
+    }
+    if job.data is not None:
+        value |= {"training": vars(job.training), "augmentation": vars(job.augmentation)}
+    return json.loads(json.dumps(value))
+
+
+def described(data: Dataset | None) -> Mapping[str, Any]:
+    """What config.json keeps of the data."""
+    if data is None:
+        return {"name": None}
+    names = ("name", "fingerprint", "classes", "class_names", "channels", "resolution", "mean", "std")
+    return {**{n: getattr(data, n) for n in names}, "train": len(data.train), "val": len(data.val)}
+
+
+# -- parts
+
+
+def _data(settings: PruneSettings) -> Dataset | None:
+    if settings.data is None:
+        return None
+    folder = Path(settings.data_dir) if settings.data_dir else None
+    return load(DataConfig(settings.data, folder, settings.resolution))
+
+
+def _aims(settings: PruneSettings) -> tuple[Aim, ...]:
+    """The networks that are wanted: one for --budget, one for each level of --sweep."""
+    budgets = parse_all(settings.budget)
+    for budget in budgets:
+        _check_budget(budget)
+    aims = [Aim(" ".join(settings.budget), budgets)] if budgets else []
+    aims += [Aim(budget.text, (budget,)) for budget in sweep_of(settings.sweep)] if settings.sweep else []
+    if not aims and settings.sparsity is None:
+        raise InvalidBudget("no --budget was given; say what the network may cost, for example --budget 50%")
+    return tuple(aims)
+
+
+def sweep_of(text: str) -> tuple[Budget, ...]:
+    """Read `30,40,50%` or `20,30MFLOPs`: numbers without a unit take that of the last. Raises InvalidBudget."""
+    parts = [part.strip() for part in text.split(",")]
+    match = re.fullmatch(r"-?[\d.]+(?:e\d+)?\s*(\D.*)", parts[-1])
+    if match is None:
+        raise InvalidBudget(f"--sweep {text!r} was not understood; write levels with the unit after the last, like 30,50,70%")
+    budgets = tuple(Budget.parse(part if re.search(r"[^\d.]", part) else part + match[1]) for part in parts)
+    for budget in budgets:
+        _check_budget(budget)
+    return budgets
+
+
+def _check_budget(budget: Budget) -> None:
+    if budget.relative and budget.limit >= 1:
+        raise InvalidBudget(f"budget {budget.text!r} allows as much as the original has; give less than 100%")
+    if "@" in budget.metric or budget.metric == "energy_mj":
+        raise InvalidBudget(
+            f"budget {budget.text!r} cannot be judged: a cut network is timed on this machine, and no published table "
+            "has its layers; give a budget in ms, %latency, or on counts"
+        )
+
+
+def _images(macs: float, bounds: tuple[float, int, int]) -> int:
+    work, least, most = bounds
+    return int(max(least, min(most, work / macs)))

@@ -1,0 +1,166 @@
+"""The network that the user already has: built, loaded with its weights, and described so that it can be built again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn as nn
+
+from compress.export import WEIGHTS, load_weights
+from compress.prune.attention import prepare
+from compress.prune.cifar_resnet import CIFAR_RESNETS, INPUT_SHAPE, MEAN, STD
+from compress.prune.history import History, replay
+from compress.prune.pipeline import example_of
+from compress.prune.saved import SOURCE, load_pruned, read_source
+from compress.prune.sources import load_into
+from nas.cli.sources import BEST, DEFAULT_SHAPE, Shape, architecture_of, module_of
+from nas.cli.space import space_of
+from nas.cost.trace import trace
+from nas.data.dataset import Dataset
+from nas.errors import InvalidSetting
+from nas.plan import Plan
+from nas.rundir import RunDir
+
+# networks that bring their own number of classes
+OWN_CLASSES = ("python:",)
+
+
+@dataclass(frozen=True)
+class Original:
+    """A network in evaluation mode on the CPU, prepared for cutting, and `source`, plain JSON that builds it again.
+
+    `shape` is that of one image; `mean` and `std` are what it expects of pixels in 0..1, None where that is not known.
+    """
+
+    name: str
+    module: nn.Module
+    shape: Shape
+    source: Mapping[str, Any]
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    trained: bool = False
+
+    @cached_property
+    def plan(self) -> Plan:
+        """Its layers. Raises Untraceable naming what cannot be traced."""
+        return trace(self.module, torch.zeros(1, *self.shape))
+
+
+def read_original(text: str, weights: str | None, data: Dataset | None, resolution: int | None) -> Original:
+    """Build the network that a user names, with the weights of a file.
+
+    Raises InvalidSetting if there is no such network, or if weights or data do not fit it.
+    """
+    run = Path(text)
+    if run.is_dir():
+        return _of_run(run, weights, data)
+    classes = data.classes if data is not None and not text.startswith(OWN_CLASSES) else None
+    side = resolution or (data.resolution if data else None)
+    own = INPUT_SHAPE if text in CIFAR_RESNETS else DEFAULT_SHAPE
+    shape = (data.channels if data else own[0], side or own[1], side or own[2])
+    source = {"network": text, "classes": classes, "shape": list(shape)}
+    module = build(source)
+    mean, std = _statistics(text, module)
+    if weights:
+        load_into(module, Path(weights))
+    original = Original(text, prepare(module).eval(), shape, source, mean, std, bool(weights))
+    _check(original, data)
+    return original
+
+
+def build(source: Mapping[str, Any]) -> nn.Module:
+    """Build a network, with random weights, from what source.json says. Raises InvalidSetting, MissingPackage."""
+    if "architecture" in source:
+        space = space_of({"space": source["architecture"]["definition"]})
+        return space.network(space.from_json(source["architecture"]))
+    if "pruned" in source:
+        return replay(build(source["pruned"]), History.from_json(source["history"]), example_of(_shape(source["pruned"])))
+    torch.manual_seed(0)  # constructors draw from the global generator: what they draw is then always the same
+    return module_of(source["network"], source["classes"])
+
+
+def reload(folder: Path) -> nn.Module:
+    """The pruned network of a folder, as `compress.prune.saved.load_pruned` gives it."""
+    return load_pruned(folder, build, lambda module, history: replay(module, history, example_of(_shape_in(folder))))
+
+
+def statistics_of(original: Original, data: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation that images are normalized with: the network's own where they are known."""
+    if original.mean is None or original.std is None or len(original.mean) != data.channels:
+        return data.mean, data.std
+    return original.mean, original.std
+
+
+# -- parts
+
+
+def _of_run(path: Path, weights: str | None, data: Dataset | None) -> Original:
+    """The network that a run delivered, with its weights."""
+    if weights:
+        raise InvalidSetting(f"--weights {weights!r}: {str(path)!r} has its own, in best/{WEIGHTS}; drop --weights")
+    run = RunDir.read(path)
+    stored, folder = run.config["data"], path / "best"
+    if (folder / SOURCE).is_file():
+        module = reload(folder)
+        earlier = run.read_json(f"best/{SOURCE}")
+        assert isinstance(earlier, dict)
+        source: dict[str, Any] = {"pruned": earlier, "history": run.read_json("best/history.json")}
+        shape = _shape(earlier)
+    else:
+        space, arch = architecture_of(str(path))
+        module = space.network(arch)
+        load_weights(module, folder / WEIGHTS)
+        plan = space.plan(arch)
+        shape = (plan.input_channels, *plan.input_size)
+        source = {"architecture": run.read_json(BEST)}
+    source |= {"network": str(path), "classes": None, "shape": list(shape)}
+    mean, std = (tuple(stored[n]) if stored.get(n) else None for n in ("mean", "std"))
+    original = Original(str(path), prepare(module).eval(), shape, source, mean, std, trained=True)
+    _check(original, data)
+    return original
+
+
+def _statistics(text: str, module: nn.Module) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """What the published weights of a network expect."""
+    own = getattr(module, "pretrained_cfg", None)  # of timm
+    if isinstance(own, Mapping) and "mean" in own and "std" in own:
+        return tuple(own["mean"]), tuple(own["std"])
+    if text in CIFAR_RESNETS or text.startswith("torchvision:"):
+        return MEAN, STD  # those of ImageNet, which the CIFAR weights took over
+    return None, None
+
+
+def _check(original: Original, data: Dataset | None) -> None:
+    """Run the network once. Raises InvalidSetting if it cannot be, or gives other classes than the data have."""
+    example = example_of(original.shape)
+    shape = "x".join(map(str, original.shape))
+    try:
+        with torch.no_grad():
+            logits = original.module(example)
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        first = str(error).strip().partition("\n")[0][:200]
+        raise InvalidSetting(
+            f"{original.name} does not run on images of {shape} ({first}); choose another --resolution"
+        ) from error
+    if not (isinstance(logits, torch.Tensor) and logits.ndim == 2 and len(logits) == 2):
+        kind = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise InvalidSetting(f"{original.name} gives {kind} for two images; expected logits (2, classes): prune a classifier")
+    if data is not None and logits.shape[1] != data.classes:
+        raise InvalidSetting(
+            f"{original.name} tells {logits.shape[1]} classes apart, and {data.name} has {data.classes} "
+            f"({', '.join(data.class_names[:3])}, ...); give the data that it was trained on"
+        )
+
+
+def _shape(source: Mapping[str, Any]) -> Shape:
+    channels, height, width = source["shape"]
+    return channels, height, width
+
+
+def _shape_in(folder: Path) -> Shape:
+    return _shape(read_source(folder))

@@ -1,0 +1,43 @@
+"""The run directory that a command works in: made or gone on with, and what is said when the work is interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+import torch
+
+from nas.cli.errors import Interrupted
+from nas.cli.progress import log
+from nas.errors import InvalidSetting
+from nas.rundir import RunDir
+
+
+@contextmanager
+def working(config: Mapping[str, Any], resumed: Path | None, out: Path | None) -> Iterator[RunDir]:
+    """Open or create the run directory of the command that `config` names, and say how to resume when interrupted."""
+    command = config["command"]
+    with RunDir.open(resumed) if resumed else RunDir.create(command, config, out) as run:
+        if resumed:
+            _refuse_changes(run, config)
+        log(f"run directory {run.path}")
+        try:
+            yield run
+        except torch.OutOfMemoryError as error:
+            raise InvalidSetting(
+                f"the memory of {config['device']['type']} ran out ({error}); start again with a lower --batch-size"
+            ) from None
+        except KeyboardInterrupt:
+            raise Interrupted(f"resume with: nas {command} --resume --out {quote(str(run.path))}") from None
+
+
+def _refuse_changes(run: RunDir, config: Mapping[str, Any]) -> None:
+    """Raise InvalidSetting if the data or the space are no longer what the run was started with."""
+    for part in ("data", "space"):
+        if run.config[part] != config[part]:
+            raise InvalidSetting(
+                f"the {part} of {run.path} changed since it was started ({config[part]['name']}); start a new run"
+            )
