@@ -39,5 +39,5 @@ def _refuse_changes(run: RunDir, config: Mapping[str, Any]) -> None:
     for part in ("data", "space"):
         if run.config[part] != config[part]:
             raise InvalidSetting(
-                f"the {part} of {run.path} changed since it was started ({config[part]['name']}); start a new run"
+                f"the {part} of {run.path} changed since it was started ({config[part].get('name') or 'none'}); start a new run"
             )

@@ -6,7 +6,7 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,6 +16,9 @@ import torch
 import torch.nn as nn
 
 from compress.prune.cifar_resnet import CIFAR_RESNETS, INPUT_SHAPE
+from compress.prune.history import History, replay
+from compress.prune.pipeline import example_of
+from compress.prune.saved import SOURCE, load_pruned, read_source
 from nas import files
 from nas.architecture import Architecture, SearchSpace
 from nas.cli.space import space_of
@@ -62,6 +65,8 @@ def read_network(text: str, shape: Shape | None = None) -> Network:
     for form, reader in PLANS.items():
         if text.startswith(form) or text.endswith(form):
             return reader(text, shape)
+    if is_pruned(text):
+        return _plan_of_module(text, shape or shape_of(read_source(Path(text) / "best")))
     return _plan_of_architecture(text, shape)
 
 
@@ -75,8 +80,39 @@ def module_of(text: str, classes: int | None = None) -> nn.Module:
     for form, reader in MODULES.items():
         if text.startswith(form):
             return reader(text.removeprefix(form), classes)
+    if is_pruned(text):
+        return reload(Path(text) / "best")
     space, arch = architecture_of(text)
     return space.network(arch)
+
+
+def build(source: Mapping[str, Any]) -> nn.Module:
+    """Build a network, with random weights, from what source.json says. Raises InvalidSetting, MissingPackage."""
+    if "architecture" in source:
+        space, arch = _described(source["architecture"], str(source["network"]))
+        return space.network(arch)
+    if "pruned" in source:
+        earlier = source["pruned"]
+        return replay(build(earlier), History.from_json(source["history"]), example_of(shape_of(earlier)))
+    torch.manual_seed(0)  # constructors draw from the global generator: what they draw is then always the same
+    return module_of(source["network"], source["classes"])
+
+
+def reload(folder: Path) -> nn.Module:
+    """The pruned network of a folder, as `compress.prune.saved.load_pruned` gives it."""
+    shape = shape_of(read_source(folder))
+    return load_pruned(folder, build, lambda module, history: replay(module, history, example_of(shape)))
+
+
+def is_pruned(text: str) -> bool:
+    """Whether `text` is the directory of a run that delivered a pruned network."""
+    return (Path(text) / "best" / SOURCE).is_file()
+
+
+def shape_of(source: Mapping[str, Any]) -> Shape:
+    """The shape of one image, as source.json has it."""
+    channels, height, width = source["shape"]
+    return channels, height, width
 
 
 def architecture_of(text: str) -> tuple[SearchSpace, Architecture]:

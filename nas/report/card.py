@@ -65,11 +65,12 @@ def _head(summary: Json, config: Json) -> str:
 
 def _opening(summary: Json, config: Json) -> str:
     data, metrics = config.get("data", {}), summary["best"]["metrics"]
-    about = f" trained on {_text(data['name'])}" if "name" in data else ""
+    about = f" trained on {_text(data['name'])}" if data.get("name") else ""
     numbers = [f"{show('macs', metrics['macs'])} (multiply-adds)"] if "macs" in metrics else []
     scores = ("val_accuracy", "test_accuracy")
     numbers += [f"{show(m, metrics[m])} {name_of(m)}" for m in scores if m in metrics]
-    return f"An image classifier{about}, carved out of a supernet by netcarver: {', '.join(numbers)}."
+    origin = f"pruned from {_text(summary['original']['name'])}" if "original" in summary else "carved out of a supernet"
+    return f"An image classifier{about}, {origin} by netcarver: {', '.join(numbers)}."
 
 
 def _budget_table(budgets: Sequence[Json]) -> str:

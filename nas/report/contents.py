@@ -12,6 +12,7 @@ from nas.errors import InvalidSetting
 from nas.latency.table import read_table
 from nas.latency.target import Target
 from nas.report.latency import Timed, read_timings
+from nas.report.pruning import Pruning, read_pruning
 from nas.rundir import RunDir
 from nas.trial import pareto_front
 
@@ -53,7 +54,8 @@ class BudgetRow:
 class Contents:
     """All that is reported. Until the run has ended, `summary` and `verify` are empty and `best` is the best so far.
 
-    `timings` are empty for runs that timed nothing; `foreign_table` is the path of a table of another target, if one was used.
+    `timings` are empty for runs that timed nothing; `foreign_table` is the path of a table of another target, if one was used;
+    `pruning` is None for runs that pruned nothing.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Contents:
     verify: Mapping[str, Any] = field(default_factory=dict)
     timings: tuple[Timed, ...] = ()
     foreign_table: str = ""
+    pruning: Pruning | None = None
 
     @property
     def finished(self) -> bool:
@@ -114,7 +117,8 @@ def read_contents(run: RunDir) -> Contents:
     on_front = {n.key: n for n in front}  # whose latency may have been predicted anew
     trials = tuple(replace(t, network=on_front.get(t.network.key, t.network)) for t in trials)
     budgets, name = _budgets(summary, config, best), run.path.resolve().name
-    return Contents(name, config, trials, front, best, budgets, summary, verify, timings, table)
+    pruning = read_pruning(run, summary, best.choices)
+    return Contents(name, config, trials, front, best, budgets, summary, verify, timings, table, pruning)
 
 
 def front_of(trials: Sequence[TrialRow], objectives: Sequence[str]) -> tuple[Network, ...]:

@@ -14,6 +14,7 @@ from plotly.offline import get_plotlyjs
 
 from nas.report.contents import VAL_ACCURACY, Contents, Network, metric_names
 from nas.report.latency import Timed, by_attempt, coordinates, extent
+from nas.report.pruning import Pruning
 from nas.report.words import Axis, axis_of, name_of, off, predictor_state, show, span
 
 # of the predictors, one after the other; colours attempt0 to attempt3 in nas/report/template.py go with them
@@ -63,6 +64,16 @@ def progress_figure(contents: Contents) -> str:
         ]
     )  # fmt: skip
     return _finish(figure, "trial", "validation accuracy (%)")
+
+
+def kept_figure(pruning: Pruning) -> str:
+    """The share of its channels that each group kept, as bars in order of execution."""
+    text = [f"{html.escape(k.group)}: {k.kept} of {k.width}" for k in pruning.kept]
+    shares = [100 * k.share for k in pruning.kept]
+    bars = go.Bar(x=[k.group for k in pruning.kept], y=shares, text=text, meta="front", hovertemplate="%{text}<extra></extra>")
+    figure = go.Figure([bars.update(textposition="none", showlegend=False)])
+    figure.update_yaxes(range=[0, 100]).update_xaxes(showticklabels=len(shares) <= 12)
+    return _finish(figure, "group of channels", "kept (%)")
 
 
 def latency_figure(contents: Contents) -> str:

@@ -7,10 +7,11 @@ from html import escape
 from typing import Any
 
 from nas.report.contents import METRICS, Contents, Network, metric_names
-from nas.report.figures import front_figure, latency_figure, library, progress_figure
+from nas.report.figures import front_figure, kept_figure, latency_figure, library, progress_figure
 from nas.report.latency import by_attempt
+from nas.report.pruning import stages_of
 from nas.report.template import SCRIPT, STYLE
-from nas.report.words import answer, duration, latency_sentence, name_of, off, plain, predictor_state, provenance, show
+from nas.report.words import answer, change, duration, latency_sentence, name_of, off, plain, predictor_state, provenance, show
 
 # the browser itself then refuses whatever is not in the file
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -24,7 +25,9 @@ def report_html(contents: Contents) -> str:
         f"<header><p class=quiet>{escape(contents.name)}</p><h1>{title}</h1></header>",
         _notices(contents),
         _budgets(contents),
+        _original(contents),
         _best(contents),
+        _kept(contents),
         _front(contents),
         _latency(contents),
         _progress(contents),
@@ -75,6 +78,38 @@ def _best(contents: Contents) -> str:
     return _section(title, choices + _table(["metric", "#value", "how it was taken"], rows))
 
 
+def _original(contents: Contents) -> str:
+    """The original and the pruned network side by side, and the accuracy after each stage."""
+    pruning = contents.pruning
+    if pruning is None:
+        return ""
+    best = contents.best.metrics
+    names = [n for n in metric_names([contents.best]) if n in pruning.metrics and n in METRICS]
+    rows = [
+        [escape(name_of(n)), show(n, pruning.metrics[n]), show(n, best[n]), change(n, pruning.metrics[n], best[n])]
+        for n in names
+    ]
+    table = _table(["metric", "#original", "#pruned", "#change"], rows)
+    known = [s for s in stages_of(pruning, contents.best.key) if s.val_accuracy is not None]
+    stages = _table(["stage", "#validation accuracy"], [[escape(s.name), show("val_accuracy", s.val_accuracy)] for s in known])
+    return _section(f"Original: {escape(pruning.name)}", table + (stages if len(known) > 1 else ""))
+
+
+def _kept(contents: Contents) -> str:
+    pruning = contents.pruning
+    if pruning is None or not pruning.kept:
+        return ""
+    removed = f"<p>Blocks removed: {escape(', '.join(pruning.removed))}.</p>" if pruning.removed else ""
+    note = (
+        "Channels that each group of layers kept, in order of execution; a group is named after the first layer that writes it."
+    )
+    figure = _figure("kept", kept_figure(pruning), "figure low")
+    rows = [[f"<code>{escape(k.group)}</code>", str(k.kept), str(k.width), f"{k.share:.0%}"] for k in pruning.kept]
+    table = _table(["group", "#kept", "#of", "#share"], rows)
+    more = f"<details><summary>{len(rows)} groups</summary>{table}</details>"
+    return _section("Channels that were kept", f"{removed}{figure}<p class=quiet>{note}</p>{more}")
+
+
 def _front(contents: Contents) -> str:
     figures = "".join(_figure(f"front-{i}", front_figure(contents, m)) for i, m in enumerate(contents.objectives))
     shown = {*METRICS, *(b.metric for b in contents.budgets)}  # all metrics are in front.csv
@@ -85,7 +120,8 @@ def _front(contents: Contents) -> str:
     ]
     marks = ["best" if n.key == contents.best.key else "" for n in contents.front]
     headings = ["network", *(f"#{escape(name_of(m))}" for m in names), "choices"]
-    note = "Networks that no other evaluated one beats in accuracy and cost, as the search has seen them; ★ is the best."
+    seen = "the original among them" if contents.pruning else "as the search has seen them"
+    note = f"Networks that no other evaluated one beats in accuracy and cost, {seen}; ★ is the best."
     if contents.timings:
         note += " Latency is measured for the networks that were timed, predicted for the others."
     return _section("Pareto front", f"{figures}<p class=quiet>{note}</p>{_table(headings, rows, marks)}")
@@ -114,7 +150,7 @@ def _latency(contents: Contents) -> str:
 
 
 def _progress(contents: Contents) -> str:
-    if not contents.trials:
+    if not contents.trials or contents.pruning is not None:
         return ""
     counts = {s: sum(t.state == s for t in contents.trials) for s in ("complete", "infeasible", "failed")}
     text = (

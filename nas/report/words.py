@@ -88,6 +88,15 @@ def off(error: float | None) -> str:
     return "–" if error is None else f"{error:+z.1%}"
 
 
+def change(metric: str, before: float, after: float) -> str:
+    """`-0.4 points` of an accuracy, `49.9%` or `1.83x faster` of a cost."""
+    if metric in _ACCURACY:
+        return f"{100 * (after - before):+z.1f} points"
+    if metric.partition("@")[0] == "latency_ms" and after < before:
+        return f"{before / after:.2f}x faster"
+    return f"{after / before:.1%}" if before else "–"
+
+
 def predictor_state(attempt: int) -> str:
     """Which predictor it was: that of the table, or one that was fitted to timings of the run `attempt` times."""
     return f"after {attempt} refit{'s' * (attempt > 1)}" if attempt else "before any refit"

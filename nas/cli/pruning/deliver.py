@@ -20,8 +20,8 @@ from nas.cli.job import versions
 from nas.cli.progress import log
 from nas.cli.pruning.clock import Clock
 from nas.cli.pruning.job import PruneJob
-from nas.cli.pruning.original import build
 from nas.cli.pruning.stages import NETWORKS, cost_of, network_of
+from nas.cli.sources import build
 from nas.cost.recount import recount
 from nas.data.dataset import plain_batches
 from nas.evaluation.supernet import accuracy, prepared
@@ -53,7 +53,7 @@ def deliver_pruned(job: PruneJob, run: RunDir, clock: Clock, trials: Sequence[Tr
         "seed": job.settings.seed,
         "versions": versions(),
         "device": {"type": job.device.type, "name": device_name(job.device)},
-        "data": {"name": job.data.name, "fingerprint": job.data.fingerprint} if job.data else {"name": None},
+        "data": {"name": job.data.name, "fingerprint": job.data.fingerprint} if job.data else {},
         "original": {"name": job.original.name, "metrics": {**trials[0].cost.values(), **original}},
         "budget": verdict["budgets"],
         "verified": verdict["ok"],

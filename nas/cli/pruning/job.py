@@ -164,7 +164,7 @@ def prune_configuration(job: PruneJob) -> dict[str, Any]:
 def described(data: Dataset | None) -> Mapping[str, Any]:
     """What config.json keeps of the data."""
     if data is None:
-        return {"name": None}
+        return {}
     names = ("name", "fingerprint", "classes", "class_names", "channels", "resolution", "mean", "std")
     return {**{n: getattr(data, n) for n in names}, "train": len(data.train), "val": len(data.val)}
 

@@ -14,12 +14,10 @@ import torch.nn as nn
 from compress.export import WEIGHTS, load_weights
 from compress.prune.attention import prepare
 from compress.prune.cifar_resnet import CIFAR_RESNETS, INPUT_SHAPE, MEAN, STD
-from compress.prune.history import History, replay
 from compress.prune.pipeline import example_of
-from compress.prune.saved import SOURCE, load_pruned, read_source
+from compress.prune.saved import SOURCE
 from compress.prune.sources import load_into
-from nas.cli.sources import BEST, DEFAULT_SHAPE, Shape, architecture_of, module_of
-from nas.cli.space import space_of
+from nas.cli.sources import BEST, DEFAULT_SHAPE, Shape, architecture_of, build, reload, shape_of
 from nas.cost.trace import trace
 from nas.data.dataset import Dataset
 from nas.errors import InvalidSetting
@@ -73,22 +71,6 @@ def read_original(text: str, weights: str | None, data: Dataset | None, resoluti
     return original
 
 
-def build(source: Mapping[str, Any]) -> nn.Module:
-    """Build a network, with random weights, from what source.json says. Raises InvalidSetting, MissingPackage."""
-    if "architecture" in source:
-        space = space_of({"space": source["architecture"]["definition"]})
-        return space.network(space.from_json(source["architecture"]))
-    if "pruned" in source:
-        return replay(build(source["pruned"]), History.from_json(source["history"]), example_of(_shape(source["pruned"])))
-    torch.manual_seed(0)  # constructors draw from the global generator: what they draw is then always the same
-    return module_of(source["network"], source["classes"])
-
-
-def reload(folder: Path) -> nn.Module:
-    """The pruned network of a folder, as `compress.prune.saved.load_pruned` gives it."""
-    return load_pruned(folder, build, lambda module, history: replay(module, history, example_of(_shape_in(folder))))
-
-
 def statistics_of(original: Original, data: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation that images are normalized with: the network's own where they are known."""
     if original.mean is None or original.std is None or len(original.mean) != data.channels:
@@ -110,7 +92,7 @@ def _of_run(path: Path, weights: str | None, data: Dataset | None) -> Original:
         earlier = run.read_json(f"best/{SOURCE}")
         assert isinstance(earlier, dict)
         source: dict[str, Any] = {"pruned": earlier, "history": run.read_json("best/history.json")}
-        shape = _shape(earlier)
+        shape = shape_of(earlier)
     else:
         space, arch = architecture_of(str(path))
         module = space.network(arch)
@@ -155,12 +137,3 @@ def _check(original: Original, data: Dataset | None) -> None:
             f"{original.name} tells {logits.shape[1]} classes apart, and {data.name} has {data.classes} "
             f"({', '.join(data.class_names[:3])}, ...); give the data that it was trained on"
         )
-
-
-def _shape(source: Mapping[str, Any]) -> Shape:
-    channels, height, width = source["shape"]
-    return channels, height, width
-
-
-def _shape_in(folder: Path) -> Shape:
-    return _shape(read_source(folder))

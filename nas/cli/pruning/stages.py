@@ -18,7 +18,7 @@ from nas.cli.progress import log
 from nas.cli.pruning.clock import SideBySide
 from nas.cli.pruning.cutting import Workshop, cut_to
 from nas.cli.pruning.job import Aim, PruneJob
-from nas.cli.pruning.original import reload
+from nas.cli.sources import reload
 from nas.cli.stages import Course, fit
 from nas.cost.counting import count
 from nas.cost.recount import state_bytes
@@ -70,7 +70,7 @@ def _original_trial(job: PruneJob, workshop: Workshop) -> Trial:
     cost = cost_of(job, job.original.module, times.original)
     scores = _scores(job, job.original.module)
     _tell("original", cost, scores)
-    return Trial(0, _architecture(job, {}), "complete", cost, scores)
+    return Trial(0, _architecture(job, workshop.subject.widths.full), "complete", cost, scores)
 
 
 def _trial(job: PruneJob, run: RunDir, workshop: Workshop, number: int) -> Trial:

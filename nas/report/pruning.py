@@ -1,0 +1,66 @@
+"""What the report says of a pruned network: the original beside it, its accuracy after each stage, what each layer kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nas.rundir import RunDir
+
+STAGES = "stages.jsonl"
+ORIGINAL = "original"
+REMOVED = ".removed"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How accurate a network was after a stage: cut (and recalibrated), or fine-tuned."""
+
+    key: str
+    name: str
+    val_accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Kept:
+    """How many units a group of channels kept of those that it had, in order of execution."""
+
+    group: str
+    kept: int
+    width: int
+
+    @property
+    def share(self) -> float:
+        """Between 0 and 1."""
+        return self.kept / self.width
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """What was made of the original: its name and metrics, stages by network, and what the delivered network kept."""
+
+    name: str
+    metrics: Mapping[str, float]
+    stages: tuple[Stage, ...]
+    kept: tuple[Kept, ...]
+    removed: tuple[str, ...]
+
+
+def read_pruning(run: RunDir, summary: Mapping[str, Any], best: Mapping[str, Any]) -> Pruning | None:
+    """Read it from a run directory, None if the run pruned nothing; `best` are the choices of the delivered network."""
+    if run.config.get("command") != "prune" or not (trials := run.trials()):
+        return None
+    first, original = trials[0], summary.get(ORIGINAL, {})
+    metrics = {name: metric["value"] for name, metric in first["cost"].items()} | dict(first["scores"])
+    widths = first["architecture"]["choices"]
+    kept = tuple(Kept(name, int(best[name]), int(width)) for name, width in widths.items() if name in best)
+    removed = tuple(name.removesuffix(REMOVED) for name in best if name.endswith(REMOVED))
+    stages = (Stage(x["key"], x["stage"], x["scores"].get("val_accuracy")) for x in run.read_lines(STAGES))
+    name = str(original.get("name") or run.config["options"]["network"])
+    return Pruning(name, {**metrics, **original.get("metrics", {})}, tuple(stages), kept, removed)
+
+
+def stages_of(pruning: Pruning, key: str) -> Sequence[Stage]:
+    """The original and then the stages of one network."""
+    return [Stage("", ORIGINAL, pruning.metrics.get("val_accuracy")), *(s for s in pruning.stages if s.key == key)]
