@@ -257,7 +257,7 @@ def test_help_shows_examples():
     ("args", "expected"),
     [
         (["torchvision:resnet19"], "torchvision has no model 'resnet19'; nearest: resnet18"),
-        (["resnet18"], "network 'resnet18' was not understood (did you mean torchvision:resnet18?); expected torchvision:NAME"),
+        (["resnet-18"], "network 'resnet-18' was not understood; expected torchvision:NAME"),
         (["best/model.pt2"], "'best/model.pt2' was not understood (give the model.onnx beside it)"),
         (["none.onnx"], "cannot read ONNX file 'none.onnx': No such file"),
         (["none.json"], "cannot read 'none.json': No such file"),

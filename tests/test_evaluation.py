@@ -12,8 +12,8 @@ from toy_space import ToySpace
 from nas.data.augment import Augmentation, normalize
 from nas.evaluation.supernet import SupernetEvaluator, accuracy, calibrate, judge
 from nas.evaluation.tabular import TabularEvaluator
-from nas.training.calibration import recalibrate
 from nas.supernet.supernet import Supernet
+from nas.training.calibration import recalibrate
 from nas.training.loop import Checkpoints, TrainConfig, train
 from nas.training.objectives import sandwich
 

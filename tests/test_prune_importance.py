@@ -61,7 +61,7 @@ def small_resnet() -> tuple[nn.Module, tuple[Group, ...], Evidence]:
     x, y = images(12, 3, 16, 16), torch.randint(10, (12,), generator=generator(0, "labels"))
     groups = analyse(module, x[:1])
     module, x = module.double(), x.double()
-    return module, groups, gather(module, [(x, y)], seed=0)
+    return module, groups, replace(gather(module, [(x, y)], seed=0), shape=(3, 16, 16))
 
 
 def by_mean(values: list[float]) -> Tensor:
@@ -96,11 +96,49 @@ def test_fpgm_is_the_distance_to_all_others(tiny):
     torch.testing.assert_close(score("fpgm", tiny, GROUP, Evidence()), by_mean([ab + ac, ab + bc, ac + bc]))
 
 
-def test_activation_is_what_the_reader_sees(tiny, batches):
-    x = torch.cat([b[0] for b in batches])
-    with torch.no_grad():
-        expected = torch.relu(tiny.norm(tiny.a(x))).mean((0, 2, 3))
+def test_activation_is_the_variance_that_readers_pass_on(tiny, batches):
+    seen = torch.relu(tiny.norm(tiny.a(torch.cat([x for x, _ in batches])))).detach()
+    squares = tiny.b.weight.detach().square().sum((0, 2, 3))
+    expected = seen.var((0, 2, 3), correction=0) * squares
     torch.testing.assert_close(score("activation", tiny, GROUP, Evidence(batches)), expected / expected.mean())
+    with torch.no_grad():
+        tiny.norm.bias[2] += 100  # on average a unit may be as large as it likes
+        moved = torch.relu(tiny.norm(tiny.a(torch.cat([x for x, _ in batches]))))[:, 2].var(correction=0) * squares[2]
+        expected[2] = moved
+    torch.testing.assert_close(score("activation", tiny, GROUP, Evidence(batches)), expected / expected.mean())
+
+
+class Halves(Tiny):
+    """The reader is run on both halves of an image, as attention is on windows, one after the other or at once."""
+
+    def __init__(self, at_once: bool) -> None:
+        super().__init__()
+        self.at_once = at_once
+
+    def forward(self, x: Tensor) -> Tensor:
+        halves = torch.relu(self.norm(self.a(x)))[..., :2].split(1, dim=3)
+        outputs = self.b(torch.cat(halves)).split(len(x)) if self.at_once else map(self.b, halves)
+        return sum(outputs).mean((2, 3))
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_activation_counts_all_that_a_reader_sees(at_once, tiny, batches):
+    halves = Halves(at_once).eval()
+    halves.load_state_dict(tiny.state_dict())
+    cropped = tuple((x[..., :2], y) for x, y in batches)
+    expected = score("activation", tiny, GROUP, Evidence(cropped))
+    torch.testing.assert_close(score("activation", halves, GROUP, Evidence(batches)), expected)
+
+
+def test_activation_of_several_readers_is_their_mean(tiny, batches):
+    twice = replace(GROUP, members=(*GROUP.members, Member("c", IN, UNITS)))
+    tiny.c = nn.Conv2d(3, 1, 1)
+    tiny.b.register_forward_hook(lambda layer, inputs, output: output + 0 * tiny.c(inputs[0]).mean())
+    alone = score("activation", tiny, GROUP, Evidence(batches))
+    other = score("activation", tiny, replace(twice, members=twice.members[3:]), Evidence(batches))
+    torch.testing.assert_close(score("activation", tiny, twice, Evidence(batches)), (alone + other) / 2)
+    tiny.c.weight.data *= 100
+    torch.testing.assert_close(score("activation", tiny, twice, Evidence(batches)), (alone + other) / 2)
 
 
 def test_random_is_seeded_by_group(tiny):
@@ -248,7 +286,7 @@ def test_dead_units_come_last(tiny, batches):
     with torch.no_grad():
         for parameter, dim in ((tiny.a.weight, 0), (tiny.norm.weight, 0), (tiny.norm.bias, 0), (tiny.b.weight, 1)):
             parameter.select(dim, 1).zero_()
-    evidence = gather(tiny, batches, seed=0)
+    evidence = replace(gather(tiny, batches, seed=0), shape=(2, 3, 3))
     for name in set(IMPORTANCES) - {"random", "fpgm", "ablation"}:
         scores = score(name, tiny, GROUP, evidence)
         assert scores.argmin() == 1 and scores[1] == 0, name

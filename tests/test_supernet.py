@@ -5,8 +5,8 @@ import torch
 from networks import images, randomize_norms, space_for
 
 from nas.seeding import numpy_rng
-from nas.training.calibration import recalibrate
 from nas.supernet.supernet import SKELETONS, NestedSlices, Supernet, initialize, nested_index
+from nas.training.calibration import recalibrate
 from search_spaces.staged import DataShape
 
 SPACES = [

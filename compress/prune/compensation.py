@@ -125,14 +125,19 @@ def _rows(layer: nn.Module, inputs: Tensor, drawn: torch.Generator) -> Tensor:
     """What the weights are multiplied with at up to POSITIONS places, (places, D)."""
     if isinstance(layer, nn.Linear):
         flat = inputs.reshape(-1, inputs.shape[-1])
-        return flat if len(flat) <= POSITIONS else flat[torch.randint(len(flat), (POSITIONS,), generator=drawn).to(flat.device)]
+        return flat[_places(len(flat), drawn).to(flat.device)]
     assert isinstance(layer, nn.Conv2d) and not isinstance(layer.padding, str)
     padded = F.pad(inputs, (layer.padding[1], layer.padding[1], layer.padding[0], layer.padding[0])).permute(0, 2, 3, 1)
     spans = [step * (kernel - 1) for step, kernel in zip(layer.dilation, layer.kernel_size, strict=True)]
     sides = [(padded.shape[1 + i] - spans[i] - 1) // layer.stride[i] + 1 for i in (0, 1)]
-    places = torch.randint(len(inputs) * sides[0] * sides[1], (POSITIONS,), generator=drawn).to(inputs.device)
+    places = _places(len(inputs) * sides[0] * sides[1], drawn).to(inputs.device)
     image, row, column = places // (sides[0] * sides[1]), places // sides[1] % sides[0], places % sides[1]
     offsets = (torch.arange(k, device=inputs.device) * d for k, d in zip(layer.kernel_size, layer.dilation, strict=True))
     down, right = (x.flatten() for x in torch.meshgrid(*offsets, indexing="ij"))
     rows, columns = row[:, None] * layer.stride[0] + down, column[:, None] * layer.stride[1] + right
     return padded[image[:, None], rows, columns].transpose(1, 2).flatten(1)
+
+
+def _places(number: int, drawn: torch.Generator) -> Tensor:
+    """All places if they are few."""
+    return torch.arange(number) if number <= POSITIONS else torch.randint(number, (POSITIONS,), generator=drawn)

@@ -20,12 +20,14 @@ TOGETHER = 8
 class Evidence:
     """Batches of images (N, C, H, W) and labels (N,) on the device of the network, and gradients by parameter name.
 
-    `gradients` are of the mean loss over all images; `curvatures` the means of the squared gradients of a few images, which
-    is an estimate of the diagonal of the Hessian (empirical Fisher information).
+    `shape` is that of one image, for what needs no images. `gradients` are of the mean loss over all images; `curvatures` the
+    means of the squared gradients of a few images, which is an estimate of the diagonal of the Hessian (empirical Fisher
+    information).
     """
 
     batches: tuple[Batch, ...] = ()
     seed: int = 0
+    shape: tuple[int, int, int] | None = None
     gradients: Mapping[str, Tensor] = field(default_factory=dict)
     curvatures: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -45,7 +47,7 @@ def gather(module: nn.Module, batches: Sequence[Batch], seed: int) -> Evidence:
                     if slope is not None:
                         gradients[name] += slope * (len(y) / total)
                         curvatures[name] += slope.square() * (len(y) / total)
-    return Evidence(tuple(batches), seed, gradients, curvatures)
+    return Evidence(tuple(batches), seed, gradients=gradients, curvatures=curvatures)
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ A function takes a network (as compress.prune.attention.prepare leaves it), one 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 
 import torch
@@ -16,6 +17,7 @@ from compress.prune.evidence import Evidence
 from compress.prune.groups import Group, Member
 from compress.prune.magnitude import bn_scale, by_mean, fpgm, l1, l2, lamp
 from compress.prune.slices import readers, rows, slices
+from compress.prune.synflow import synflow
 from nas.cost.evaluation_mode import evaluation_mode
 from nas.errors import InvalidSetting
 from nas.torch_seeding import generator
@@ -77,6 +79,7 @@ def activation(module: nn.Module, group: Group, evidence: Evidence) -> Tensor:
     over the units. Raises InvalidSetting if no reader is run by itself, because another module takes its weights.
     """
     totals: dict[str, Tensor] = {}
+    counts: dict[str, int] = defaultdict(int)
 
     def note(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def add(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -84,6 +87,7 @@ def activation(module: nn.Module, group: Group, evidence: Evidence) -> Tensor:
             values = inputs[0].detach().movedim(channels, 0).flatten(1).double()
             sums = torch.stack([values.mean(1), values.square().mean(1)]) * len(inputs[0])
             totals[name] = totals.get(name, 0) + sums.cpu()
+            counts[name] += len(inputs[0])  # more than images where a layer is run several times, or on windows of them
 
         return add
 
@@ -95,8 +99,7 @@ def activation(module: nn.Module, group: Group, evidence: Evidence) -> Tensor:
     finally:
         for hook in hooks:
             hook.remove()
-    count = sum(len(labels) for _, labels in evidence.batches)
-    read = [_moved(module, m, totals[m.layer] / count) for m in readers(group) if m.layer in totals]
+    read = [_moved(module, m, totals[m.layer] / counts[m.layer]) for m in readers(group) if m.layer in totals]
     if not read:
         raise InvalidSetting(f"importance 'activation' sees no layer that reads group {group.name!r} run; choose taylor")
     return torch.stack(read).mean(0)
@@ -121,6 +124,7 @@ IMPORTANCES: dict[str, Importance] = {
     "activation": activation,
     "ablation": ablation,
     "optin": optin,
+    "synflow": synflow,
     "random": random,
 }
 # those that need Evidence with gradients, as compress.prune.evidence.gather gives it, and all that need batches

@@ -30,7 +30,7 @@ from compress.prune.problem import Keep, Problem
 from compress.prune.widths import Latency, WidthModel
 from nas.budget import Budget, Cost, check
 from nas.cost.trace import trace
-from nas.errors import InvalidSetting
+from nas.errors import InfeasibleBudget, InvalidSetting
 from nas.training.calibration import recalibrate
 from nas.training.loop import autocast
 
@@ -191,7 +191,8 @@ def further(found: Pruned, ranking: Ranking, keep: Keep, calibration: Calibratio
 def ranked(subject: Subject, recipe: Recipe, calibration: Calibration, report: Report = silent) -> Ranking:
     """Score the units of all groups, and measure what the allocation needs to know."""
     importance, allocation = methods(recipe, calibration)
-    evidence = Evidence(calibration.labelled, recipe.seed)
+    channels, height, width = subject.example.shape[1:]
+    evidence = Evidence(calibration.labelled, recipe.seed, (channels, height, width))
     if importance in DIFFERENTIATED and calibration.labelled:
         evidence = gather(subject.module, calibration.labelled, recipe.seed)
     scores = {}
@@ -218,25 +219,39 @@ def _curves(subject: Subject, ranking: Ranking, recipe: Recipe, calibration: Cal
 
 
 def methods(recipe: Recipe, calibration: Calibration) -> tuple[str, str]:
-    """Importance and allocation of a recipe; automatic ones are the best that the data allow (docs/benchmarks.md)."""
+    """Importance and allocation of a recipe; automatic ones are the best that the data allow (docs/benchmarks.md).
+
+    Raises InvalidSetting for an importance that needs data where there are none.
+    """
     importance, allocation = recipe.importance, recipe.allocation
-    if importance == "auto":
-        importance = "activation" if calibration.labelled else "l2"
     if allocation == "auto":
         allocation = "rd" if calibration.curves else "isomorphic"
+    if importance == "auto":
+        importance = "synflow" if allocation == "precrop" else "l2"
     if importance in CALIBRATED and not calibration.labelled:
         raise InvalidSetting(f"importance {importance!r} needs data; give --data, or choose l2")
     return importance, allocation
 
 
+def needs_data(recipe: Recipe) -> str:
+    """What of a recipe cannot be done without data, empty if all can."""
+    if recipe.depth:
+        return "--depth judges networks by their outputs"
+    return f"importance {recipe.importance!r} is judged on images" if recipe.importance in CALIBRATED else ""
+
+
 def allocated(subject: Subject, ranking: Ranking, budgets: Sequence[Budget], recipe: Recipe) -> Keep:
-    """The units that each group keeps under absolute budgets. Raises InvalidBudget, InfeasibleBudget."""
+    """The units that each group keeps under absolute budgets. Raises InvalidBudget, InfeasibleBudget.
+
+    Budgets that hold already, as some of several do after a step, are not asked for: no cut breaks them.
+    """
+    due = tuple(budget for budget in budgets if budget.check(subject.cost))
     name = recipe.allocation if recipe.allocation != "auto" else "rd" if ranking.curves else "isomorphic"
     problem = Problem(
         subject.groups,
         ranking.scores,
         subject.widths,
-        tuple(budgets),
+        due or tuple(budgets),
         recipe.round_to,
         recipe.least,
         ranking.curves if name in CURVED else {},
@@ -291,10 +306,10 @@ def _without_some(
     """Remove as many residual blocks as leave, after the cut that is then due, the least distortion of the outputs.
 
     Blocks go in the order of the distortion that each causes by itself (N2N, Ashok et al. 2018, removes layers first, too).
-    Raises InvalidSetting without data to judge by, or where there is no such block.
+    Raises InvalidSetting without data to judge by, or where there is no such block; InfeasibleBudget, InvalidBudget.
     """
     if not calibration.curves:
-        raise InvalidSetting("--depth judges networks by their outputs and needs data; give --data")
+        raise InvalidSetting(f"{needs_data(recipe)}; give --data")
     names = residual_blocks(subject.module, subject.example)
     if not names:
         raise InvalidSetting(f"--depth: {type(subject.module).__name__} has no residual block that could go; leave it out")
@@ -307,10 +322,15 @@ def _without_some(
     for tried, count in enumerate(counts, 1):
         gone = tuple(order[:count])
         shorter = analysed(without(subject.module, gone), subject.example, subject.widths.latency) if gone else subject
-        candidate = _quickly(shorter, budgets, quick, calibration)
+        report("blocks removed", tried, len(counts))
+        try:
+            candidate = _quickly(shorter, budgets, quick, calibration)
+        except InfeasibleBudget:
+            if tried == len(counts) and not found:
+                raise
+            continue  # it may be feasible with more blocks gone
         loss = divergences(subject.module, {"": candidate}, calibration.curves)[""]
         found.append((loss, shorter, gone))
-        report("blocks removed", tried, len(counts))
         if not _to_do(shorter, budgets):
             break
     _, chosen, gone = min(found, key=lambda row: row[0])

@@ -46,6 +46,9 @@ Data = Annotated[
         help="Data set to judge and fine-tune by: npz:FILE, imagefolder:DIR, cifar10, ...", show_default="none: random images"
     ),
 ]
+Shape = Annotated[
+    str | None, typer.Option(help="Channels x height x width of the images where no --data is given.", show_default="3x224x224")
+]
 Epochs = Annotated[
     int | None, typer.Option("--finetune-epochs", min=0, help="Epochs of fine-tuning.", show_default="10, none without --data")
 ]
@@ -71,6 +74,7 @@ def prune(  # noqa: PLR0913 - the options of a command are its parameters
     data: Data = None,
     data_dir: opt.DataDir = None,
     resolution: opt.Resolution = None,
+    shape: Shape = None,
     finetune_epochs: Epochs = None,
     batch_size: BatchSize = DEFAULTS.batch_size,
     optimizer: opt.Optimizer = DEFAULTS.optimizer,

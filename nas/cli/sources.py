@@ -55,11 +55,20 @@ def read_shape(text: str) -> Shape:
     return int(match[1]), int(match[2]), int(match[3])
 
 
+def full_name(text: str) -> str:
+    """`torchvision:resnet50` for `resnet50`, where no file or folder has that name; all else as it is."""
+    from torchvision import models  # only where one may be named
+
+    bare = re.fullmatch(r"\w+", text) and not Path(text).exists() and text in models.list_models(module=models)
+    return f"torchvision:{text}" if bare else text
+
+
 def read_network(text: str, shape: Shape | None = None) -> Network:
     """The plan of a network for images of `shape`; without one the network's own, else 3x224x224.
 
     Raises InvalidSetting if the network does not exist or takes other images, MissingPackage.
     """
+    text = full_name(text)
     if text in CIFAR_RESNETS:
         return _plan_of_module(text, shape or INPUT_SHAPE)
     for form, reader in PLANS.items():
@@ -219,10 +228,6 @@ def _unknown_model(library: str, name: str, known: list[str]) -> InvalidSetting:
 
 
 def _hint(text: str) -> str:
-    from torchvision import models  # to mend a mistake
-
-    if text in models.list_models(module=models):
-        return f" (did you mean torchvision:{text}?)"
     if text.startswith("cifar-resnet"):
         return f" (there are {', '.join(CIFAR_RESNETS)})"
     return " (give the model.onnx beside it)" if text.endswith(".pt2") else ""

@@ -14,16 +14,18 @@ from torch import Tensor
 def recalibrate(module: nn.Module, batches: Iterable[Tensor]) -> None:
     """Set the running statistics of all batch norms to the mean over `batches` of training images, in place.
 
-    All else is run in evaluation mode, in which the module is left (Yu and Huang 2019, post-statistics).
+    All else is run in evaluation mode, in which the module is left (Yu and Huang 2019, post-statistics). Without batches
+    statistics stay as they are.
     """
     norms = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     if not any(layer.track_running_stats for layer in norms):
         module.eval()
         return
-    for layer in norms:
-        layer.reset_running_stats()
     with batch_statistics(module, momentum=None):  # None: the mean of all batches
-        for images in batches:
+        for number, images in enumerate(batches):
+            if number == 0:
+                for layer in norms:
+                    layer.reset_running_stats()
             module(images)
 
 

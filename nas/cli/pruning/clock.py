@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -44,10 +43,10 @@ class SideBySide:
 
 @dataclass
 class Clock:
-    """Times networks in the target runtime beside the original, whose exported file it keeps."""
+    """Times networks in the target runtime beside the original; exported files go to `folder`."""
 
     job: PruneJob
-    folder: tempfile.TemporaryDirectory = field(default_factory=tempfile.TemporaryDirectory)
+    folder: Path
     original: Path | None = None
 
     def side_by_side(self, module: nn.Module | Path) -> SideBySide:
@@ -64,7 +63,7 @@ class Clock:
     def exported(self, module: nn.Module, name: str) -> Path:
         """Write a network as the file that the target runtime runs."""
         suffix = named(self.job.bench.name).suffix
-        path = Path(self.folder.name) / f"{name}{suffix}"
+        path = self.folder / f"{name}{suffix}"
         module = module.eval().cpu().to(memory_format=torch.contiguous_format)
         write_format(FORMATS[suffix], module, self.images()[:1], path)
         return path

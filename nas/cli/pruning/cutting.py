@@ -21,7 +21,7 @@ from compress.prune.pipeline import (
     further,
     ranked,
 )
-from nas.budget import Budget, Cost, check
+from nas.budget import Budget, Cost, check, format_value
 from nas.cli.progress import Bar, bar, log
 from nas.cli.pruning.clock import Clock, SideBySide, on_time, time_model
 from nas.cli.pruning.job import Aim, PruneJob, calibration_of
@@ -77,10 +77,10 @@ def cut_to(workshop: Workshop, aim: Aim) -> tuple[Pruned, SideBySide]:
     most; the network that is then nearest is returned. Raises InvalidBudget, InfeasibleBudget.
     """
     timed = on_time(aim.budgets)
-    if timed is None:
-        found = _cut(workshop, workshop.subject, _resolved(workshop, aim.budgets))
-        return found, workshop.clock.side_by_side(found.module)
     others = _resolved(workshop, tuple(b for b in aim.budgets if b is not timed))
+    if timed is None:
+        found = _cut(workshop, workshop.subject, others)
+        return found, workshop.clock.side_by_side(found.module)
     subject = workshop.timed_subject
     whole = subject.cost.metrics[LATENCY].value
     share = timed.limit if timed.relative else _share(workshop, timed)
@@ -123,9 +123,16 @@ def original_cost(workshop: Workshop) -> Cost:
 
 
 def _resolved(workshop: Workshop, budgets: tuple[Budget, ...]) -> tuple[Budget, ...]:
-    """Absolute budgets. Raises InvalidBudget for a limit that the original keeps already, or that cannot be judged."""
+    """Absolute budgets. Raises InvalidBudget if the original keeps them all already, or for one that cannot be judged."""
     cost = original_cost(workshop)
-    return tuple(replace(b.resolve(cost), aim=STORED) if b.metric == "size_bytes" else b.resolve(cost) for b in budgets)
+    found = tuple(replace(b.resolve(cost), aim=STORED) if b.metric == "size_bytes" else b.resolve(cost) for b in budgets)
+    if found and not check(found, cost):
+        has = " and ".join(format_value(b.metric, cost.metrics[b.metric].value) for b in found)
+        raise InvalidBudget(
+            f"budget {' and '.join(b.text for b in found)}: {workshop.job.original.name} has {has}, so nothing is to be cut; "
+            "give a smaller one"
+        )
+    return found
 
 
 def _share(workshop: Workshop, budget: Budget) -> float:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -32,9 +34,10 @@ def run_prune(ctx: typer.Context) -> None:
     job = make_prune_job(settings)
     with working(prune_configuration(job), resumed, ctx.params.get("out")) as run:
         describe(job)
-        clock = Clock(job)
-        trials = trials_of(job, run, Workshop(job, clock))
-        summary = deliver_pruned(job, run, clock, trials)
+        with tempfile.TemporaryDirectory() as folder:
+            clock = Clock(job, Path(folder))
+            trials = trials_of(job, run, Workshop(job, clock))
+            summary = deliver_pruned(job, run, clock, trials)
         summary["seconds"] = round(time.monotonic() - began, 1)
         run.write_json("summary.json", summary)
         write_report(run)
@@ -48,10 +51,9 @@ def run_prune(ctx: typer.Context) -> None:
 def describe(job: PruneJob) -> None:
     """Say what the work is about, and what is doubtful in it."""
     shape = "x".join(map(str, job.original.shape))
-    data = (
-        f"{job.data.name}: {len(job.data.train)} training and {len(job.data.val)} validation images" if job.data else "no data"
-    )
-    log(f"{job.original.name} for images of {shape}; {data}; timed on {job.bench.target}")
+    data = job.data
+    images = f"{data.name}: {len(data.train)} training and {len(data.val)} validation images" if data else "no data"
+    log(f"{job.original.name} for images of {shape}; {images}; timed on {job.bench.target}")
     if not job.original.trained:
         log("warning: no --weights were given, so a network with random weights is cut")
     if data is None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from compress.prune.pipeline import Calibration, Recipe
+from compress.prune.pipeline import Calibration, Recipe, needs_data
 from nas.budget import Budget, parse_all
 from nas.cli.job import LEARNING_RATES, pick_device, precision, versions
 from nas.cli.profiling import bench_for
@@ -66,8 +66,7 @@ class PruneJob:
     @property
     def recipe(self) -> Recipe:
         """How the network is cut."""
-        s = self.settings
-        return Recipe(s.importance, s.allocation, s.steps, s.round_to, s.least, s.depth, s.compensate, s.seed)
+        return recipe_of(self.settings)
 
     @property
     def training(self) -> TrainConfig:
@@ -103,6 +102,7 @@ def make_prune_job(settings: PruneSettings) -> PruneJob:
     if settings.optimizer not in OPTIMIZERS:
         raise InvalidSetting(f"--optimizer {settings.optimizer!r} is not known; choose one of {', '.join(OPTIMIZERS)}")
     aims = _aims(settings)
+    _check_data(settings)
     device = pick_device(settings.device)
     if settings.precision == "int8":
         raise InvalidSetting("--precision 'int8': pruning delivers networks in floating point; quantize what it delivers")
@@ -110,15 +110,16 @@ def make_prune_job(settings: PruneSettings) -> PruneJob:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     data = _data(settings)
-    original = read_original(settings.network, settings.weights, data, settings.resolution)
+    original = read_original(settings, data)
     if data is not None:
         mean, std = statistics_of(original, data)
         data = replace(data, train=data.train.to(device), val=data.val.to(device), mean=mean, std=std)
-    elif settings.finetune_epochs:
-        raise InvalidSetting(f"--finetune-epochs {settings.finetune_epochs} needs images to train on; give --data")
-    job = PruneJob(settings, device, original, data, aims, bench)
-    _ = job.recipe  # checks its settings
-    return job
+    return PruneJob(settings, device, original, data, aims, bench)
+
+
+def recipe_of(s: PruneSettings) -> Recipe:
+    """How a network is cut. Raises InvalidSetting."""
+    return Recipe(s.importance, s.allocation, s.steps, s.round_to, s.least, s.depth, s.compensate, s.seed)
 
 
 def calibration_of(job: PruneJob) -> Calibration:
@@ -179,6 +180,15 @@ def _data(settings: PruneSettings) -> Dataset | None:
     return load(DataConfig(settings.data, folder, settings.resolution))
 
 
+def _check_data(settings: PruneSettings) -> None:
+    """Raise InvalidSetting for what cannot be done without data, where there are none."""
+    reason = needs_data(recipe_of(settings))
+    if settings.finetune_epochs:
+        reason = f"--finetune-epochs {settings.finetune_epochs} needs images to train on"
+    if reason and settings.data is None:
+        raise InvalidSetting(f"{reason}, and there are none; give --data")
+
+
 def _aims(settings: PruneSettings) -> tuple[Aim, ...]:
     """The networks that are wanted: one for --budget, one for each level of --sweep."""
     budgets = parse_all(settings.budget)
@@ -194,7 +204,7 @@ def _aims(settings: PruneSettings) -> tuple[Aim, ...]:
 def sweep_of(text: str) -> tuple[Budget, ...]:
     """Read `30,40,50%` or `20,30MFLOPs`: numbers without a unit take that of the last. Raises InvalidBudget."""
     parts = [part.strip() for part in text.split(",")]
-    match = re.fullmatch(r"-?[\d.]+(?:e\d+)?\s*(\D.*)", parts[-1])
+    match = re.fullmatch(r"[\d.]+\s*([a-zA-Z%].*)", parts[-1])
     if match is None:
         raise InvalidBudget(f"--sweep {text!r} was not understood; write levels with the unit after the last, like 30,50,70%")
     budgets = tuple(Budget.parse(part if re.search(r"[^\d.]", part) else part + match[1]) for part in parts)

@@ -17,7 +17,8 @@ from compress.prune.cifar_resnet import CIFAR_RESNETS, INPUT_SHAPE, MEAN, STD
 from compress.prune.pipeline import example_of
 from compress.prune.saved import SOURCE
 from compress.prune.sources import load_into
-from nas.cli.sources import BEST, DEFAULT_SHAPE, Shape, architecture_of, build, reload, shape_of
+from nas.cli.pruning.settings import PruneSettings
+from nas.cli.sources import BEST, DEFAULT_SHAPE, Shape, architecture_of, build, full_name, read_shape, reload, shape_of
 from nas.cost.trace import trace
 from nas.data.dataset import Dataset
 from nas.errors import InvalidSetting
@@ -49,18 +50,16 @@ class Original:
         return trace(self.module, torch.zeros(1, *self.shape))
 
 
-def read_original(text: str, weights: str | None, data: Dataset | None, resolution: int | None) -> Original:
-    """Build the network that a user names, with the weights of a file.
+def read_original(settings: PruneSettings, data: Dataset | None) -> Original:
+    """Build the network that a user names, with the weights of a file; images are those of `data`, or of --shape.
 
     Raises InvalidSetting if there is no such network, or if weights or data do not fit it.
     """
-    run = Path(text)
+    text, weights, run = full_name(settings.network), settings.weights, Path(settings.network)
     if run.is_dir():
         return _of_run(run, weights, data)
     classes = data.classes if data is not None and not text.startswith(OWN_CLASSES) else None
-    side = resolution or (data.resolution if data else None)
-    own = INPUT_SHAPE if text in CIFAR_RESNETS else DEFAULT_SHAPE
-    shape = (data.channels if data else own[0], side or own[1], side or own[2])
+    shape = _image_shape(settings, text, data)
     source = {"network": text, "classes": classes, "shape": list(shape)}
     module = build(source)
     mean, std = _statistics(text, module)
@@ -107,6 +106,19 @@ def _of_run(path: Path, weights: str | None, data: Dataset | None) -> Original:
     return original
 
 
+def _image_shape(settings: PruneSettings, text: str, data: Dataset | None) -> Shape:
+    """That of the data, or else --shape, the network's own with --resolution. Raises InvalidSetting for two answers."""
+    if data is not None:
+        if settings.shape:
+            raise InvalidSetting(f"--shape {settings.shape}: images are those of --data {data.name}; drop one of the two")
+        return data.channels, data.resolution, data.resolution
+    if settings.shape:
+        return read_shape(settings.shape)
+    channels, *sides = INPUT_SHAPE if text in CIFAR_RESNETS else DEFAULT_SHAPE
+    height, width = (settings.resolution or side for side in sides)
+    return channels, height, width
+
+
 def _statistics(text: str, module: nn.Module) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
     """What the published weights of a network expect."""
     own = getattr(module, "pretrained_cfg", None)  # of timm
@@ -126,9 +138,7 @@ def _check(original: Original, data: Dataset | None) -> None:
             logits = original.module(example)
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
         first = str(error).strip().partition("\n")[0][:200]
-        raise InvalidSetting(
-            f"{original.name} does not run on images of {shape} ({first}); choose another --resolution"
-        ) from error
+        raise InvalidSetting(f"{original.name} does not run on images of {shape} ({first}); choose another --shape") from error
     if not (isinstance(logits, torch.Tensor) and logits.ndim == 2 and len(logits) == 2):
         kind = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise InvalidSetting(f"{original.name} gives {kind} for two images; expected logits (2, classes): prune a classifier")

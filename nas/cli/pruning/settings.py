@@ -27,6 +27,7 @@ class PruneSettings:
     data: str | None = None
     data_dir: str | None = None
     resolution: int | None = None
+    shape: str | None = None
     finetune_epochs: int | None = None
     batch_size: int = 128
     optimizer: str = "sgd"

@@ -1,0 +1,190 @@
+"""`nas prune` as a user runs it: on digits, with a small network of the user's own."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+from compress.export import load_onnx
+from nas.cli.main import app
+from nas.cli.pruning import stages
+from nas.cli.sources import reload
+from nas.rundir import RunDir
+
+TINY = """
+import torch.nn as nn
+
+def tiny():
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.Conv2d(16, 24, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(24), nn.ReLU(),
+        nn.Conv2d(24, 16, 3, padding=1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
+
+def wide():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 12))
+
+def number():
+    return 3
+"""
+QUICK = ("--data", "digits", "--finetune-epochs", "1", "--device", "cpu", "--round-to", "2", "--threads", "1")
+COMMON = ("python:tiny_net:tiny", "--budget", "50%", *QUICK)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working directory with a network of the user's own."""
+    (tmp_path / "tiny_net.py").write_text(TINY)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def prune(*args):
+    return CliRunner().invoke(app, ["prune", *map(str, args)])
+
+
+def done(*args):
+    result = prune(*args)
+    assert result.exit_code == 0, result.stderr
+    return result
+
+
+def trials(path):
+    """All that two equal runs agree on: neither times nor seconds."""
+    rows = RunDir.read(Path(path)).trials()
+    for row in rows:
+        del row["seconds"], row["cost"]["latency_ms"]
+    return rows
+
+
+def test_a_pruned_network_is_delivered(folder):
+    result = done(*COMMON, "--out", "run", "--json")
+    summary = json.loads(result.stdout)
+    best, original = summary["best"]["metrics"], summary["original"]["metrics"]
+    assert summary["verified"] and summary["budget"][0]["ok"]
+    assert 0.45 * original["macs"] <= best["macs"] <= 0.5 * original["macs"]
+    assert {"test_accuracy", "val_accuracy", "latency_ms"} <= set(best) & set(original)
+    files = {p.name for p in Path("run/best").iterdir()}
+    assert {"source.json", "history.json", "model.safetensors", "model.onnx", "model.pt2", "verify.json", "README.md"} <= files
+    module, images = reload(Path("run/best")), torch.randn(5, 1, 8, 8)
+    assert torch.allclose(module(images), load_onnx(Path("run/best/model.onnx"))(images), atol=1e-4)
+    # counted again from the run directory alone
+    costed = CliRunner().invoke(app, ["cost", "run", "--json"])
+    assert costed.exit_code == 0, costed.stderr
+    assert json.loads(costed.stdout)["networks"][0]["metrics"]["macs"] == best["macs"]
+    page, card = Path("run/report.html").read_text(), Path("run/best/README.md").read_text()
+    assert "Channels that were kept" in page and "fine-tuned" in page
+    assert "pruned from python:tiny_net:tiny by netcarver" in card
+
+
+def test_a_run_that_was_killed_ends_as_one_that_was_not(folder, monkeypatch):
+    sweep = ("python:tiny_net:tiny", "--sweep", "40,70%", *QUICK)
+    done(*sweep, "--out", "whole")
+    fit, calls = stages.fit, []
+
+    def killed(*args):
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        fit(*args)
+
+    monkeypatch.setattr(stages, "fit", killed)
+    stopped = prune(*sweep, "--out", "parts")
+    assert stopped.exit_code == 130 and "resume with: nas prune --resume --out parts" in stopped.stderr
+    monkeypatch.setattr(stages, "fit", fit)
+    done("--resume", "--out", "parts")
+    assert trials("parts") == trials("whole")
+    ours, theirs = (reload(Path(run) / "best").state_dict() for run in ("parts", "whole"))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[n], theirs[n]) for n in ours)
+
+
+def test_a_sweep_is_a_front(folder):
+    summary = json.loads(done("python:tiny_net:tiny", "--sweep", "30,50,70%", *QUICK, "--out", "run", "--json").stdout)
+    rows = RunDir.read(Path("run")).trials()
+    macs = [row["cost"]["macs"]["value"] for row in rows]
+    assert len(rows) == 4 and all(m <= share * macs[0] for m, share in zip(macs[1:], (0.3, 0.5, 0.7), strict=True))
+    front = [(n["metrics"]["macs"], n["metrics"]["val_accuracy"]) for n in summary["front"]]
+    assert front == sorted(front) and all(a[1] < b[1] for a, b in zip(front, front[1:], strict=False))
+
+
+def test_a_pruned_network_is_pruned_again(folder):
+    done(*COMMON, "--out", "first")
+    again = json.loads(done("first", "--budget", "60%", *QUICK, "--out", "second", "--json").stdout)
+    first = json.loads(Path("first/summary.json").read_text())["best"]["metrics"]
+    assert again["verified"] and again["original"]["metrics"]["macs"] == first["macs"]
+    assert again["original"]["metrics"]["test_accuracy"] == first["test_accuracy"]
+    assert reload(Path("second/best"))(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
+
+
+def test_without_data_the_network_is_cut_and_no_accuracy_is_claimed(folder):
+    result = done("cifar-resnet20", "--budget", "70%params", "--device", "cpu", "--threads", "1", "--out", "run", "--json")
+    summary = json.loads(result.stdout)
+    assert summary["verified"] and not {"val_accuracy", "test_accuracy"} & set(summary["best"]["metrics"])
+    assert summary["best"]["metrics"]["params"] <= 0.7 * summary["original"]["metrics"]["params"]
+    assert "accuracies are not known" in result.stderr and "random weights" in result.stderr
+
+
+def test_a_bound_on_stored_bytes_is_one_on_the_file(folder):
+    done("python:tiny_net:tiny", "--budget", "60%B", *QUICK, "--out", "run")
+    summary = json.loads(Path("run/summary.json").read_text())
+    size = Path("run/best/model.safetensors").stat().st_size
+    limit = 0.6 * summary["original"]["metrics"]["size_bytes"]
+    assert summary["best"]["metrics"]["size_bytes"] == size and 0.9 * limit < size <= limit
+
+
+def test_weights_of_a_file_are_those_that_are_cut(folder):
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16))
+    torch.save(net.state_dict(), "other.pt")
+    result = prune("python:tiny_net:tiny", "--weights", "other.pt", "--budget", "50%", "--out", "run")
+    assert result.exit_code == 2 and "0.weight is (16, 1, 3, 3) in the network and (16, 3, 3, 3) in the file" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        ([], "no network was given"),
+        (["python:tiny_net:tiny"], "no --budget was given"),
+        (["python:tiny_net:tiny", "-b", "120%"], "budget '120%' allows as much as the original has; give less than 100%"),
+        (["python:tiny_net:tiny", "-b", "5ms@pixel3"], "a cut network is timed on this machine"),
+        (["python:tiny_net:tiny", "--sweep", "30-50"], "--sweep '30-50' was not understood"),
+        (["python:tiny_net:tiny", "-b", "50%", "--importance", "taylor"], "importance 'taylor' is judged on images"),
+        (["python:tiny_net:tiny", "-b", "50%", "--importance", "foo"], "importance 'foo' is not known; choose auto or one of"),
+        (["python:tiny_net:tiny", "-b", "50%", "--depth"], "--depth judges networks by their outputs, and there are none"),
+        (["python:tiny_net:tiny", "-b", "50%", "--finetune-epochs", "2"], "--finetune-epochs 2 needs images to train on"),
+        (["python:tiny_net", "-b", "50%"], "write python:package.module:function"),
+        (["python:no_such_file:net", "-b", "50%"], "cannot be made (No module named 'no_such_file')"),
+        (["python:tiny_net:number", "-b", "50%"], "is int; the function must return an nn.Module"),
+        (["python:tiny_net:tiny", "-b", "50%", "--weights", "none.pt"], "cannot read weights 'none.pt'"),
+        (["torchvision:resnet5", "-b", "50%"], "torchvision has no model 'resnet5'; nearest: resnet50"),
+        (["python:tiny_net:tiny", "-b", "50%", "--precision", "int8"], "pruning delivers networks in floating point"),
+    ],
+)
+def test_what_a_user_may_get_wrong(folder, args, expected):
+    result = prune(*args)
+    assert result.exit_code == 2, result.stderr
+    assert expected in result.stderr
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "expected"),
+    [
+        (["-b", "1%"], 3, "no cut keeps 1%"),
+        (["-b", "90MFLOPs"], 2, "so nothing is to be cut; give a smaller one"),
+    ],
+)
+def test_budgets_that_no_cut_can_keep(folder, args, status, expected):
+    result = prune("python:tiny_net:tiny", *args, *QUICK, "--out", "run")
+    assert result.exit_code == status and expected in result.stderr
+
+
+def test_data_of_other_classes_are_refused(folder):
+    result = prune("python:tiny_net:wide", "--budget", "50%", *QUICK)
+    assert result.exit_code == 2
+    assert "python:tiny_net:wide tells 12 classes apart, and digits has 10 (0, 1, 2, ...)" in result.stderr
+    assert np.all([not p.name.startswith("runs") for p in folder.iterdir()])
