@@ -32,7 +32,8 @@ from compress.prune.execution import FAILURES
 from compress.prune.groups import Cut, Group
 from compress.prune.history import History, replay
 from compress.prune.importance import score
-from compress.prune.pipeline import Recipe, Subject, analysed, example_of, lowest, pruned
+from compress.prune.passes import pruned
+from compress.prune.pipeline import Recipe, Subject, analysed, example_of, lowest
 from compress.prune.saved import load_pruned, save_pruned
 from compress.verify import TOLERANCE
 from nas.budget import Budget, check
@@ -283,25 +284,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", metavar="NAME", help="these networks alone")
     parser.add_argument("--library", choices=sorted(NAMES), help="those of one library alone")
-    parser.add_argument("--out", type=Path, help="append a JSON line a network")
+    parser.add_argument("--out", type=Path, help="append a JSON line a network; those that it has are not tried again")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="the limit for one network")
     settings = parser.parse_args()
     libraries = [settings.library] if settings.library else list(NAMES)
     wanted = [(lib, name) for lib in libraries for name in NAMES[lib]() if not settings.only or name in settings.only]
+    lines = settings.out.read_text(encoding="utf-8").splitlines() if settings.out and settings.out.exists() else []
+    known = {(row["library"], row["name"]): row for row in map(json.loads, lines)}
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     rows = []
     for number, (library, name) in enumerate(wanted, 1):
-        rows.append(verdict(context, library, name, settings.seconds))
-        state = "ok" if rows[-1]["ok"] else "skipped" if "skipped" in rows[-1] else "failed"
-        print(f"{number}/{len(wanted)} {library} {name}: {state}, {rows[-1]['seconds']} s", flush=True)
-        if settings.out:
+        row = known.get((library, name)) or verdict(context, library, name, settings.seconds)
+        rows.append(row)
+        state = "ok" if row["ok"] else "skipped" if "skipped" in row else "failed"
+        print(f"{number}/{len(wanted)} {library} {name}: {state}, {row['seconds']} s", flush=True)
+        if settings.out and (library, name) not in known:
             with settings.out.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(rows[-1]) + "\n")
+                file.write(json.dumps(row) + "\n")
     show(rows)
-    counts = {lib: [sum(r["library"] == lib and bool(r["ok"]) for r in rows), len(rows)] for lib in libraries}
-    for lib in libraries:
-        counts[lib] = [counts[lib][0], sum(r["library"] == lib and "skipped" not in r for r in rows)]
+    tried = [row for row in rows if "skipped" not in row]
+    counts = {
+        lib: [sum(bool(row["ok"]) for row in part), len(part)]
+        for lib in libraries
+        if (part := [row for row in tried if row["library"] == lib])
+    }
     print(json.dumps({"benchmark": "prune_constructors", "budget": BUDGET, "ok_of_tried": counts}))
 
 

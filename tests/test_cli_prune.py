@@ -136,6 +136,25 @@ def test_a_bound_on_stored_bytes_is_one_on_the_file(folder):
     assert summary["best"]["metrics"]["size_bytes"] == size and 0.9 * limit < size <= limit
 
 
+def test_zeros_are_counted_and_nothing_is_claimed_to_be_faster(folder):
+    sparse = ("python:tiny_net:tiny", "--method", "sparse", "--sparsity", "0.5", "--pattern", "2:4", "--activation", "silu")
+    result = done(*sparse, *QUICK, "--out", "run", "--json")
+    summary = json.loads(result.stdout)
+    best, original = summary["best"]["metrics"], summary["original"]["metrics"]
+    assert summary["verified"] and best["macs"] == original["macs"] and "zeros save no time" in result.stderr
+    assert best["compressed_bytes"] < original["compressed_bytes"]
+    module = reload(Path("run/best"))
+    weight = module[3].weight.movedim(1, -1).reshape(-1, 4)
+    assert ((weight != 0).sum(1) <= 2).all() and isinstance(module[2], nn.SiLU)
+
+
+def test_a_network_grows_under_its_budget(folder):
+    grow = ("python:tiny_net:tiny", "--method", "grow", "--grow-epochs", "2", "--budget", "50%", *QUICK)
+    summary = json.loads(done(*grow, "--out", "run", "--json").stdout)
+    best, original = summary["best"]["metrics"], summary["original"]["metrics"]
+    assert summary["verified"] and 0.4 * original["macs"] < best["macs"] <= 0.5 * original["macs"]
+
+
 def test_weights_of_a_file_are_those_that_are_cut(folder):
     torch.manual_seed(1)
     net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16))
@@ -161,6 +180,13 @@ def test_weights_of_a_file_are_those_that_are_cut(folder):
         (["python:tiny_net:number", "-b", "50%"], "is int; the function must return an nn.Module"),
         (["python:tiny_net:tiny", "-b", "50%", "--weights", "none.pt"], "cannot read weights 'none.pt'"),
         (["torchvision:resnet5", "-b", "50%"], "torchvision has no model 'resnet5'; nearest: resnet50"),
+        (
+            ["python:tiny_net:tiny", "-b", "50%", "--method", "shrink"],
+            "--method 'shrink' is not known; choose one of cut, grow",
+        ),
+        (["python:tiny_net:tiny", "--sparsity", "0.5", "--shape", "1x8x8"], "--sparsity 0.5 is of --method sparse"),
+        (["python:tiny_net:tiny", "--method", "sparse", "-b", "50%", "--shape", "1x8x8"], "--method sparse wants --sparsity"),
+        (["python:tiny_net:tiny", "--method", "grow", "-b", "50%", "--shape", "1x8x8"], "--method grow trains the network"),
         (["python:tiny_net:tiny", "-b", "50%", "--precision", "int8"], "pruning delivers networks in floating point"),
     ],
 )

@@ -14,7 +14,7 @@ from nas.torch_seeding import generator
 
 
 def plain():
-    """A channel of the second convolution is four inputs of the linear layer, and two groups share the third one's inputs."""
+    """A channel of the second convolution is four inputs of the linear layer."""
     return nn.Sequential(
         *(nn.Conv2d(3, 12, 3, padding=1, bias=False), nn.BatchNorm2d(12), nn.ReLU(), nn.Conv2d(12, 10, 3, 2, padding=1)),
         *(nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(40, 9), nn.PReLU(9), nn.Linear(9, 5)),

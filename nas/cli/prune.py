@@ -23,6 +23,16 @@ Budgets = Annotated[
     typer.Option("--budget", "-b", help="What it may cost: 50%, 60%latency, 60MFLOPs, 2ms, 3Mparams. Repeatable; all hold."),
 ]
 Sweep = Annotated[str | None, typer.Option(help="Budgets to try one after the other, such as 30,40,50,60,70%.")]
+Method = Annotated[
+    str, typer.Option(help="cut channels, grow from a small seed (trains from the start), or sparse: zeros among the weights.")
+]
+Sparsity = Annotated[float | None, typer.Option(min=0, max=1, help="Of --method sparse: share of the weights that are zero.")]
+Pattern = Annotated[str, typer.Option(help="Of --method sparse: global, layer, 2:4, 1:4 or 4:8.")]
+Activation = Annotated[
+    str | None,
+    typer.Option(help="Of --method sparse: silu, gelu, hardswish, ... in place of ReLU.", show_default="as it is"),
+]
+GrowEpochs = Annotated[int, typer.Option("--grow-epochs", min=1, help="Of --method grow: epochs of growing.")]
 Importance = Annotated[
     str,
     typer.Option(
@@ -63,6 +73,7 @@ def prune(  # noqa: PLR0913 - the options of a command are its parameters
     weights: Weights = None,
     budget: Budgets = None,
     sweep: Sweep = None,
+    method: Method = DEFAULTS.method,
     importance: Importance = DEFAULTS.importance,
     allocation: Allocation = DEFAULTS.allocation,
     steps: Steps = DEFAULTS.steps,
@@ -70,6 +81,10 @@ def prune(  # noqa: PLR0913 - the options of a command are its parameters
     compensate: Compensate = DEFAULTS.compensate,
     round_to: RoundTo = DEFAULTS.round_to,
     least: Least = DEFAULTS.least,
+    sparsity: Sparsity = None,
+    pattern: Pattern = DEFAULTS.pattern,
+    activation: Activation = None,
+    grow_epochs: GrowEpochs = DEFAULTS.grow_epochs,
     max_drop: MaxDrop = DEFAULTS.max_drop,
     data: Data = None,
     data_dir: opt.DataDir = None,
@@ -109,6 +124,8 @@ def prune(  # noqa: PLR0913 - the options of a command are its parameters
       nas prune torchvision:resnet50 --weights r50.pth --data imagefolder:photos --budget 60%latency
       nas prune torchvision:mobilenet_v2 --budget 50%latency
       nas prune cifar-resnet56 --weights resnet56.safetensors --data npz:cifar10.npz --sweep 30,40,50,60,70%
+      nas prune cifar-resnet20 --data npz:cifar10.npz --method grow --budget 50%
+      nas prune resnet18 --weights r18.pth --data imagefolder:photos --method sparse --sparsity 0.5 --pattern 2:4
       nas prune runs/search-1 --data digits --budget 70% --depth
       nas prune --resume --out runs/prune-1
 

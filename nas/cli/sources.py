@@ -19,6 +19,7 @@ from compress.prune.cifar_resnet import CIFAR_RESNETS, INPUT_SHAPE
 from compress.prune.history import History, replay
 from compress.prune.pipeline import example_of
 from compress.prune.saved import SOURCE, load_pruned, read_source
+from compress.prune.sparse_training import activated
 from nas import files
 from nas.architecture import Architecture, SearchSpace
 from nas.cli.space import space_of
@@ -104,7 +105,9 @@ def build(source: Mapping[str, Any]) -> nn.Module:
         earlier = source["pruned"]
         return replay(build(earlier), History.from_json(source["history"]), example_of(shape_of(earlier)))
     torch.manual_seed(0)  # constructors draw from the global generator: what they draw is then always the same
-    return module_of(source["network"], source["classes"])
+    module = module_of(source["network"], source["classes"])
+    name = source.get("activation")
+    return activated(module, name, example_of(shape_of(source))) if name else module
 
 
 def reload(folder: Path) -> nn.Module:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from compress.prune.clock import LATENCY
+from compress.prune.passes import approached
 from compress.prune.pipeline import (
     Calibration,
     Pruned,
@@ -16,7 +17,6 @@ from compress.prune.pipeline import (
     Subject,
     allocated,
     analysed,
-    approached,
     example_of,
     further,
     ranked,
@@ -77,7 +77,7 @@ def cut_to(workshop: Workshop, aim: Aim) -> tuple[Pruned, SideBySide]:
     most; the network that is then nearest is returned. Raises InvalidBudget, InfeasibleBudget.
     """
     timed = on_time(aim.budgets)
-    others = _resolved(workshop, tuple(b for b in aim.budgets if b is not timed))
+    others = absolute_budgets(workshop, tuple(b for b in aim.budgets if b is not timed))
     if timed is None:
         found = _cut(workshop, workshop.subject, others)
         return found, workshop.clock.side_by_side(found.module)
@@ -122,7 +122,7 @@ def original_cost(workshop: Workshop) -> Cost:
     return replace(cost, metrics={**cost.metrics, "size_bytes": size})
 
 
-def _resolved(workshop: Workshop, budgets: tuple[Budget, ...]) -> tuple[Budget, ...]:
+def absolute_budgets(workshop: Workshop, budgets: tuple[Budget, ...]) -> tuple[Budget, ...]:
     """Absolute budgets. Raises InvalidBudget if the original keeps them all already, or for one that cannot be judged."""
     cost = original_cost(workshop)
     found = tuple(replace(b.resolve(cost), aim=STORED) if b.metric == "size_bytes" else b.resolve(cost) for b in budgets)

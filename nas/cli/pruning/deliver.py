@@ -12,7 +12,7 @@ from torch import Tensor
 from compress.export import write_files
 from compress.prune.history import replay
 from compress.prune.pipeline import example_of
-from compress.prune.saved import HISTORY, SOURCE, read_history
+from compress.prune.saved import HISTORY, SOURCE, read_history, read_source
 from compress.verify import VerifyInputs, verify
 from nas.budget import Budget, excess
 from nas.cli.deliver import BEST, VERIFIED_IMAGES, network_row
@@ -103,16 +103,17 @@ def front_of(job: PruneJob, trials: Sequence[Trial]) -> list[Trial]:
 def write_verified(job: PruneJob, run: RunDir, clock: Clock, trial: Trial, module: nn.Module) -> dict[str, Any]:
     """Write the files of best/, reload, recount and time them; returns and writes the content of verify.json."""
     folder, images = run.path / BEST, verification_images(job, trial)
-    history = read_history(run.path / NETWORKS / trial.architecture.key)
+    stored = run.path / NETWORKS / trial.architecture.key
+    source, history = read_source(stored), read_history(stored)
     described = {
         **trial.architecture.to_json(),
         "key": trial.architecture.key,
-        "pruned": dict(job.original.source),
+        "pruned": source,
         "history": history.to_json(),
         "data": run.config["data"],
     }
     write_files(folder, module.eval(), described, images[:1])
-    run.write_json(f"{BEST}/{SOURCE}", dict(job.original.source))
+    run.write_json(f"{BEST}/{SOURCE}", source)
     run.write_json(f"{BEST}/{HISTORY}", history.to_json())
     times = clock.side_by_side(folder / f"model{named(job.bench.name).suffix}")
     # a share of the original's time is judged by what both took side by side
@@ -120,7 +121,7 @@ def write_verified(job: PruneJob, run: RunDir, clock: Clock, trial: Trial, modul
     inputs = VerifyInputs(
         folder=folder,
         module=module,
-        rebuild=lambda: replay(build(job.original.source), history, example_of(job.original.shape)),
+        rebuild=lambda: replay(build(source), history, example_of(job.original.shape)),
         images=images,
         plan_cost=cost_of(job, module, None),
         budgets=tuple(budget.resolve(reference) for budget in job.budgets),

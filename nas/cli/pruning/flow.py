@@ -15,6 +15,7 @@ from nas.cli.pruning.clock import Clock
 from nas.cli.pruning.cutting import Workshop
 from nas.cli.pruning.deliver import deliver_pruned
 from nas.cli.pruning.job import PruneJob, make_prune_job, prune_configuration
+from nas.cli.pruning.methods import method_of
 from nas.cli.pruning.settings import PruneSettings
 from nas.cli.pruning.stages import trials_of
 from nas.cli.running import working
@@ -32,6 +33,7 @@ def run_prune(ctx: typer.Context) -> None:
     if not settings.network:
         raise InvalidSetting("no network was given; name one: nas prune cifar-resnet56 --weights FILE --budget 50%")
     job = make_prune_job(settings)
+    method_of(job).check(job)
     with working(prune_configuration(job), resumed, ctx.params.get("out")) as run:
         describe(job)
         with tempfile.TemporaryDirectory() as folder:

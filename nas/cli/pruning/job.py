@@ -32,6 +32,7 @@ from nas.training.loop import OPTIMIZERS, TrainConfig
 # fine-tuning starts from trained weights, which the rate of a training from scratch would destroy
 FINETUNE_LR = 0.2
 FINETUNE_EPOCHS = 10
+SPARSE_EPOCHS = 20  # zeros come one after the other, and each needs its time
 # images that a cut is judged by: as many as so many multiply-adds let through, within bounds
 LABELLED = (6e10, 64, 512)
 CURVES = (6e10, 32, 512)
@@ -88,7 +89,8 @@ class PruneJob:
         """Epochs of fine-tuning; none without data."""
         if self.data is None:
             return 0
-        return FINETUNE_EPOCHS if self.settings.finetune_epochs is None else self.settings.finetune_epochs
+        usual = FINETUNE_EPOCHS if self.settings.sparsity is None else SPARSE_EPOCHS
+        return usual if self.settings.finetune_epochs is None else self.settings.finetune_epochs
 
     @property
     def augmentation(self) -> Augmentation:
@@ -196,7 +198,9 @@ def _aims(settings: PruneSettings) -> tuple[Aim, ...]:
         _check_budget(budget)
     aims = [Aim(" ".join(settings.budget), budgets)] if budgets else []
     aims += [Aim(budget.text, (budget,)) for budget in sweep_of(settings.sweep)] if settings.sweep else []
-    if not aims and settings.sparsity is None:
+    if settings.sparsity is not None:
+        aims.append(Aim(f"{settings.sparsity:.0%} zeros, {settings.pattern}", ()))
+    if not aims:
         raise InvalidBudget("no --budget was given; say what the network may cost, for example --budget 50%")
     return tuple(aims)
 

@@ -23,6 +23,8 @@ class PruneSettings:
     least: float = 0.1
     sparsity: float | None = None
     pattern: str = "global"
+    activation: str | None = None
+    grow_epochs: int = 30
     max_drop: float = 1.0
     data: str | None = None
     data_dir: str | None = None

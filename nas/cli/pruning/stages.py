@@ -10,14 +10,14 @@ from typing import Any
 import torch
 import torch.nn as nn
 
-from compress.prune.pipeline import Pruned
-from compress.prune.saved import read_history, save_pruned
+from compress.prune.saved import read_history, read_source, save_pruned
 from nas.architecture import Architecture
 from nas.budget import Cost, Metric, format_value
 from nas.cli.progress import log
 from nas.cli.pruning.clock import SideBySide
-from nas.cli.pruning.cutting import Workshop, cut_to
+from nas.cli.pruning.cutting import Workshop
 from nas.cli.pruning.job import Aim, PruneJob
+from nas.cli.pruning.methods import Made, method_of, stored_sizes
 from nas.cli.sources import reload
 from nas.cli.stages import Course, fit
 from nas.cost.counting import count
@@ -91,21 +91,20 @@ def _candidate(job: PruneJob, run: RunDir, workshop: Workshop, number: int, aim:
     record = next((line for line in run.read_lines(CUTS) if line["number"] == number), None)
     if record is None:
         log(f"network {number} of {len(job.aims)}: {aim.text}")
-        found, times = cut_to(workshop, aim)
-        record = _recorded(job, run, number, found, times)
+        record = _recorded(job, run, number, method_of(job).make(workshop, run, aim))
     arch = Architecture(record["architecture"]["space"], record["architecture"]["choices"])
     cost = Cost({name: Metric(**metric) for name, metric in record["cost"].items()}, tuple(record["uncounted"]))
     return Candidate(arch, cost, run.path / NETWORKS / arch.key)
 
 
-def _recorded(job: PruneJob, run: RunDir, number: int, found: Pruned, times: SideBySide) -> dict[str, Any]:
-    """Save what was cut, evaluate it, and record both."""
-    module = found.module.cpu().to(memory_format=torch.contiguous_format)
-    arch = _architecture(job, {**found.keep, **{f"{block}.removed": True for block in found.history.blocks}})
-    save_pruned(run.path / NETWORKS / arch.key, module, job.original.source, found.history)
-    cost = cost_of(job, module, _drift_free(run, times))
-    if not any(line["key"] == arch.key and line["stage"] == "cut" for line in run.read_lines(STAGES)):
-        scores = _scores(job, found.module)
+def _recorded(job: PruneJob, run: RunDir, number: int, made: Made) -> dict[str, Any]:
+    """Save what was made, evaluate it, and record both."""
+    module = made.pruned.module.cpu().to(memory_format=torch.contiguous_format)
+    arch = _architecture(job, dict(made.choices))
+    save_pruned(run.path / NETWORKS / arch.key, module, made.source, made.pruned.history)
+    cost = cost_of(job, module, _drift_free(run, made.times))
+    if not _scores_of_stage(run, arch.key, "cut"):
+        scores = _scores(job, module)
         run.append_line(STAGES, {"key": arch.key, "stage": "cut", "scores": scores})
         _tell("cut", cost, scores)
     record = {
@@ -114,7 +113,7 @@ def _recorded(job: PruneJob, run: RunDir, number: int, found: Pruned, times: Sid
         "architecture": arch.to_json(),
         "cost": {name: vars(metric) for name, metric in cost.metrics.items()},
         "uncounted": list(cost.uncounted),
-        "ratio": times.ratio,
+        "ratio": made.times.ratio,
     }
     run.append_line(CUTS, record)
     return record
@@ -134,6 +133,8 @@ def cost_of(job: PruneJob, module: nn.Module, latency: Metric | None) -> Cost:
     counted = count(trace(module.eval(), torch.zeros(1, *job.original.shape, device=next(module.parameters()).device)))
     size = replace(counted.metrics["size_bytes"], value=float(state_bytes(module)))
     metrics = {**counted.metrics, "size_bytes": size}
+    if job.settings.sparsity is not None:
+        metrics |= stored_sizes(module)
     return replace(counted, metrics={**metrics, "latency_ms": latency} if latency else metrics)
 
 
@@ -152,19 +153,22 @@ def _finetuned(job: PruneJob, run: RunDir, candidate: Candidate, before: dict[st
     recorded = _scores_of_stage(run, key, "fine-tuned")
     if recorded:
         return max(before, recorded, key=lambda scores: scores["val_accuracy"])
-    student = reload(candidate.folder).to(job.device).to(memory_format=torch.channels_last)
+    method = method_of(job)
+    student = method.student(job, reload(candidate.folder)).to(job.device).to(memory_format=torch.channels_last)
     if job.original.trained:
         teacher = job.original.module.to(job.device).to(memory_format=torch.channels_last)
         objective = distillation(student, teacher, TEACHER_SHARE, job.settings.smoothing)
     else:
         objective = classification(student, job.settings.smoothing)
+    objective = method.objective(job, student, objective)
     course = Course(job.data, job.augmentation, replace(config, epochs=job.epochs))
     fit(f"fine-tuning {key}", student, objective, course, Checkpoints(run, f"finetune-{key}"))
+    method.finish(job, student)
     calibrate(student, job.data, job.data.resolution, job.settings.seed)
     scores = _scores(job, student)
     if scores["val_accuracy"] >= before["val_accuracy"]:
         module = student.cpu().to(memory_format=torch.contiguous_format)
-        save_pruned(candidate.folder, module, job.original.source, read_history(candidate.folder))
+        save_pruned(candidate.folder, module, read_source(candidate.folder), read_history(candidate.folder))
     else:
         log(f"fine-tuning made it worse ({scores['val_accuracy']:.2%} validation): the network stays as it was cut")
     run.append_line(STAGES, {"key": key, "stage": "fine-tuned", "scores": scores, "epochs": job.epochs})

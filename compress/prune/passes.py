@@ -1,0 +1,130 @@
+"""The whole pass: remove blocks where that is asked for, then cut in one step or several, until all budgets hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import nn
+
+from compress.prune.attention import prepare
+from compress.prune.depth import residual_blocks, without
+from compress.prune.distortion import divergences
+from compress.prune.history import History
+from compress.prune.pipeline import (
+    Calibration,
+    Pruned,
+    Recipe,
+    Report,
+    Subject,
+    allocated,
+    analysed,
+    carved,
+    further,
+    needs_data,
+    ranked,
+    silent,
+    to_do,
+)
+from nas.budget import Budget, Cost
+from nas.errors import InfeasibleBudget, InvalidSetting
+from nas.training.calibration import recalibrate
+
+# numbers of blocks that are tried, of those that could be removed
+DEPTHS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24)
+
+
+def pruned(
+    subject: Subject,
+    budgets: Sequence[Budget],
+    recipe: Recipe,
+    calibration: Calibration = Calibration(),  # noqa: B008 - frozen
+    report: Report = silent,
+) -> Pruned:
+    """Cut `subject` until all `budgets`, which are absolute, hold; batch norms are recalibrated.
+
+    With several steps, what is left is ranked anew after each; limits fall geometrically. Raises InvalidBudget, InvalidSetting,
+    InfeasibleBudget.
+    """
+    so_far = approached(subject, budgets, recipe, calibration, report)
+    if not to_do(so_far.subject, budgets):
+        return so_far
+    ranking = ranked(so_far.subject, recipe, calibration, report)
+    return further(so_far, ranking, allocated(so_far.subject, ranking, budgets, recipe), calibration)
+
+
+def approached(
+    subject: Subject, budgets: Sequence[Budget], recipe: Recipe, calibration: Calibration, report: Report = silent
+) -> Pruned:
+    """What comes before the last step: blocks are removed where the recipe says so, and all steps but one are cut."""
+    blocks: tuple[str, ...] = ()
+    if recipe.depth:
+        subject, blocks = without_some(subject, budgets, recipe, calibration, report)
+    found = Pruned(subject, History(blocks), {group.name: group.width for group in subject.groups})
+    for step in range(1, recipe.steps):
+        limits = [_at_step(budget, subject.cost, step, recipe.steps) for budget in budgets]
+        if to_do(found.subject, limits):
+            ranking = ranked(found.subject, recipe, calibration, report)
+            found = further(found, ranking, allocated(found.subject, ranking, limits, recipe), calibration)
+    return found
+
+
+def _at_step(budget: Budget, start: Cost, step: int, steps: int) -> Budget:
+    """The limit on the way from what the network costs to the budget."""
+    value = start.value(budget.metric)
+    if step == steps or value is None or value <= budget.limit:
+        return budget
+    return replace(budget, limit=value * (budget.limit / value) ** (step / steps))
+
+
+# -- depth
+
+
+def without_some(
+    subject: Subject, budgets: Sequence[Budget], recipe: Recipe, calibration: Calibration, report: Report
+) -> tuple[Subject, tuple[str, ...]]:
+    """Remove as many residual blocks as leave, after the cut that is then due, the least distortion of the outputs.
+
+    Blocks go in the order of the distortion that each causes by itself (N2N, Ashok et al. 2018, removes layers first, too).
+    Raises InvalidSetting without data to judge by, or where there is no such block; InfeasibleBudget, InvalidBudget.
+    """
+    if not calibration.curves:
+        raise InvalidSetting(f"{needs_data(recipe)}; give --data")
+    names = residual_blocks(subject.module, subject.example)
+    if not names:
+        raise InvalidSetting(f"--depth: {type(subject.module).__name__} has no residual block that could go; leave it out")
+    alone = {name: without(subject.module, [name]).eval() for name in names}
+    losses = divergences(subject.module, alone, calibration.curves)
+    order = sorted(names, key=lambda name: losses[name])
+    quick = replace(recipe, steps=1, depth=False)
+    counts = [count for count in DEPTHS if count <= len(order)]
+    found: list[tuple[float, Subject, tuple[str, ...]]] = []
+    for tried, count in enumerate(counts, 1):
+        gone = tuple(order[:count])
+        shorter = analysed(without(subject.module, gone), subject.example, subject.widths.latency) if gone else subject
+        report("blocks removed", tried, len(counts))
+        try:
+            candidate = _quickly(shorter, budgets, quick, calibration)
+        except InfeasibleBudget:
+            if tried == len(counts) and not found:
+                raise
+            continue  # it may be feasible with more blocks gone
+        loss = divergences(subject.module, {"": candidate}, calibration.curves)[""]
+        found.append((loss, shorter, gone))
+        if not to_do(shorter, budgets):
+            break
+    _, chosen, gone = min(found, key=lambda row: row[0])
+    if gone:
+        recalibrate(chosen.module, calibration.norms)
+    return chosen, gone
+
+
+def _quickly(subject: Subject, budgets: Sequence[Budget], recipe: Recipe, calibration: Calibration) -> nn.Module:
+    """What a cut without curves makes of a network, to compare depths by."""
+    plain = replace(recipe, allocation="uniform")
+    if not to_do(subject, budgets):
+        module = prepare(subject.module).eval()
+        recalibrate(module, calibration.norms)
+        return module
+    ranking = ranked(subject, plain, calibration)
+    return carved(subject, ranking, allocated(subject, ranking, budgets, plain), calibration)[0].module
