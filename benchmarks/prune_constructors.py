@@ -47,7 +47,7 @@ BUDGET, BY_HAND = "60%", 0.3
 LARGEST = 200e6  # parameters: larger networks are skipped
 SECONDS = 150  # for one network
 # imported once, for all networks
-PRELOADED = ["compress.prune.pipeline", "compress.verify", "torch.onnx", "onnxscript", "torchvision.models", "timm", "rich"]
+PRELOADED = ["compress.prune.passes", "compress.verify", "torch.onnx", "onnxscript", "torchvision.models", "timm", "rich"]
 # one small member of each family
 TIMM_NETWORKS = (
     "resnet10t efficientnet_lite0 mobilenetv3_small_050 convnext_atto vit_tiny_patch16_224 deit_tiny_patch16_224 "

@@ -181,7 +181,7 @@ def test_weights_of_a_file_are_those_that_are_cut(folder):
         (["python:tiny_net:tiny", "-b", "50%", "--weights", "none.pt"], "cannot read weights 'none.pt'"),
         (["torchvision:resnet5", "-b", "50%"], "torchvision has no model 'resnet5'; nearest: resnet50"),
         (
-            ["python:tiny_net:tiny", "-b", "50%", "--method", "shrink"],
+            ["python:tiny_net:tiny", "-b", "50%", "--method", "shrink", "--shape", "1x8x8"],
             "--method 'shrink' is not known; choose one of cut, grow",
         ),
         (["python:tiny_net:tiny", "--sparsity", "0.5", "--shape", "1x8x8"], "--sparsity 0.5 is of --method sparse"),
