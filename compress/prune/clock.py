@@ -18,6 +18,7 @@ import numpy as np
 from compress.prune.problem import Keep, Problem
 from compress.prune.widths import WidthModel
 from nas.budget import Metric
+from nas.cost.counting import count
 from nas.plan import Layer, Plan
 from nas.seeding import numpy_rng
 
@@ -96,6 +97,17 @@ def fit(plans: Sequence[Plan], times: Sequence[float], weights: Sequence[float] 
         found.append(TimeModel(block, dict(zip(names, prices.tolist(), strict=True)), error, len(plans)))
     best = min(model.error for model in found)
     return next(model for model in found if model.error * MARGIN <= best)
+
+
+def proportional(whole: Plan, ms: float) -> Callable[[Plan], dict[str, Metric]]:
+    """The least that is known of a network that cannot be timed at other widths: time that follows its multiply-adds."""
+    macs = count(whole, ["macs"]).metrics["macs"].value
+
+    def time(plan: Plan) -> dict[str, Metric]:
+        share = count(plan, ["macs"]).metrics["macs"].value / macs
+        return {LATENCY: Metric(ms * share, "ms", "multiply-adds", context="in proportion to the original's")}
+
+    return time
 
 
 def _kinds(widths: WidthModel) -> list[list[str]]:

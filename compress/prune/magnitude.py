@@ -70,4 +70,5 @@ def _norm(module: nn.Module, group: Group, order: int) -> Tensor:
 
 
 def _is_norm(module: nn.Module, member: Member) -> bool:
-    return isinstance(module.get_submodule(member.layer), NORMS)
+    # a bare parameter is no module
+    return isinstance(dict(module.named_modules()).get(member.layer), NORMS)

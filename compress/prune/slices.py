@@ -56,7 +56,9 @@ def silenced(module: nn.Module, cuts: Iterable[tuple[Group, Sequence[int]]]) -> 
             for part in slices(module, member):
                 if part.name not in found:
                     found[part.name] = module.get_parameter(part.name).detach().clone()
-                found[part.name].index_fill_(part.dim, torch.tensor(indices, device=found[part.name].device), 0.0)
+                found[part.name].index_fill_(
+                    part.dim, torch.tensor(indices, dtype=torch.long, device=found[part.name].device), 0.0
+                )
     return found
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch.nn as nn
 from torch import Tensor, fx
 
+from nas.cost.trace_names import ACTS, VIEW_FUNCTIONS, VIEW_MODULES
 from nas.plan import Layer, Size
 
 Shape = tuple[int, ...]
@@ -148,13 +149,31 @@ def _norm(draft: Draft, node: fx.Node, channels: int) -> None:
 
 def _batch_norm_function(draft: Draft, node: fx.Node) -> None:
     """A batch norm by function, as the classes of other libraries that derive from nn.BatchNorm2d call it."""
-    image, *own = draft.inputs(node)
-    statistics = [draft.source[n] for n in own]
-    if [draft.layers[name].op for name in statistics if name in draft.layers] != ["buffer", "buffer", "parameter", "parameter"]:
+    own = draft.inputs(node)[1:]
+    if not _own(draft, own, "buffer", "buffer", "parameter", "parameter"):
         return unknown(draft, node)
-    for name in statistics:
-        del draft.layers[name]  # they are this layer's
     _norm(draft, node, draft.shapes[own[0]][0])
+
+
+def _linear_function(draft: Draft, node: fx.Node) -> None:
+    """A linear layer by function, as the classes of other libraries that derive from nn.Linear call it, or a product."""
+    own = draft.inputs(node)[1:]
+    name = str(own[0].target) if own else ""
+    if not (name.endswith(".weight") and _own(draft, own, *["parameter"] * len(own))):
+        return _product(draft, node)
+    layer = replace(_layer(draft, node, "linear", features_last), name=name.removesuffix(".weight"))
+    draft.emit(node, replace(layer, inputs=layer.inputs[:1], bias=len(own) > 1))
+
+
+def _own(draft: Draft, nodes: Sequence[fx.Node], *ops: str) -> bool:
+    """Whether `nodes` are of these kinds and nothing else reads them: then they are part of a layer, and none themselves."""
+    names = [draft.source[n] for n in nodes]
+    alone = all(n.op == "get_attr" and len(n.users) == 1 for n in nodes)
+    if not alone or [draft.layers[name].op for name in names if name in draft.layers] != [*ops]:
+        return False
+    for name in names:
+        del draft.layers[name]
+    return True
 
 
 def _layer_norm(draft: Draft, node: fx.Node) -> None:
@@ -253,27 +272,6 @@ def _self_attention(draft: Draft, node: fx.Node) -> None:
     draft.emit(node, outer)
 
 
-_ACTS: dict[type[nn.Module], str] = {
-    nn.ReLU: "relu",
-    nn.ReLU6: "relu6",
-    nn.Hardtanh: "hardtanh",
-    nn.Hardswish: "hardswish",
-    nn.Hardsigmoid: "hardsigmoid",
-    nn.SiLU: "silu",
-    nn.Sigmoid: "sigmoid",
-    nn.Tanh: "tanh",
-    nn.GELU: "gelu",
-    nn.ELU: "elu",
-    nn.LeakyReLU: "leaky_relu",
-    nn.Mish: "mish",
-    nn.Softplus: "softplus",
-}
-_VIEW_MODULES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout, nn.Flatten, nn.Unflatten)
-_VIEW_FUNCTIONS = (
-    "flatten unflatten view view_as reshape reshape_as permute transpose swapaxes movedim squeeze unsqueeze expand expand_as "
-    "contiguous clone to float detach chunk split unbind getitem dropout dropout2d stochastic_depth"
-).split()
-
 MODULES: dict[type[nn.Module], Handler] = {
     nn.Conv2d: _conv,
     nn.Linear: _linear,
@@ -290,8 +288,8 @@ MODULES: dict[type[nn.Module], Handler] = {
     nn.ZeroPad2d: _plain("pad"),
     nn.Upsample: _plain("resize"),
     nn.ChannelShuffle: _channel_shuffle,
-    **{module: _act(name) for module, name in _ACTS.items()},
-    **dict.fromkeys(_VIEW_MODULES, _view),
+    **{module: _act(name) for module, name in ACTS.items()},
+    **dict.fromkeys(VIEW_MODULES, _view),
 }
 
 # functions and methods by name: F.relu, torch.relu and x.relu() are one operation
@@ -302,14 +300,15 @@ FUNCTIONS: dict[str, Handler] = {
     **dict.fromkeys(("cat", "concat", "concatenate", "stack"), _plain("concat")),
     **dict.fromkeys(("mean", "avg_pool2d", "adaptive_avg_pool2d"), _pool("avgpool")),
     **dict.fromkeys(("max_pool2d", "adaptive_max_pool2d"), _pool("maxpool")),
-    **dict.fromkeys(("matmul", "bmm", "mm", "linear"), _product),
+    **dict.fromkeys(("matmul", "bmm", "mm"), _product),
     "scaled_dot_product_attention": _attention,
     "softmax": _plain("softmax"),
+    "linear": _linear_function,
     "batch_norm": _batch_norm_function,
     "layer_norm": _plain("layernorm"),
     "pad": _plain("pad"),
     "interpolate": _plain("resize"),
-    **{name: _act(name) for name in _ACTS.values()},
-    **{f"{name}_": _act(name) for name in _ACTS.values()},
-    **dict.fromkeys(_VIEW_FUNCTIONS, _view),
+    **{name: _act(name) for name in ACTS.values()},
+    **{f"{name}_": _act(name) for name in ACTS.values()},
+    **dict.fromkeys(VIEW_FUNCTIONS, _view),
 }

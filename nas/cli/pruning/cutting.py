@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from compress.prune.clock import LATENCY
+from compress.prune.clock import LATENCY, proportional
 from compress.prune.passes import approached
 from compress.prune.pipeline import (
     Calibration,
@@ -21,12 +21,13 @@ from compress.prune.pipeline import (
     further,
     ranked,
 )
+from compress.prune.widths import Latency
 from nas.budget import Budget, Cost, check, format_value
 from nas.cli.progress import Bar, bar, log
 from nas.cli.pruning.clock import Clock, SideBySide, on_time, time_model
 from nas.cli.pruning.job import Aim, PruneJob, calibration_of
 from nas.cost.recount import state_bytes
-from nas.errors import InvalidBudget
+from nas.errors import InvalidBudget, InvalidSetting
 
 # of a limit in ms: what one file takes differs by so much from one measurement to the next
 HEADROOM = 0.97
@@ -60,7 +61,12 @@ class Workshop:
     @cached_property
     def timed_subject(self) -> Subject:
         """The same, knowing the time at any width."""
-        model = time_model(self.job, self.subject)
+        model: Latency
+        try:
+            model = time_model(self.job, self.subject)
+        except InvalidSetting as error:  # some layers have no operation to be timed with
+            log(f"{error}; time is taken to follow multiply-adds, and the clock corrects it")
+            model = proportional(self.subject.widths.plan, self.clock.side_by_side(self.subject.module).original.value)
         return replace(self.subject, widths=replace(self.subject.widths, latency=model))
 
     @cached_property

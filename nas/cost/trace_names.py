@@ -1,0 +1,26 @@
+"""Modules and functions by name: activations, and what only looks at its input in another way."""
+
+from __future__ import annotations
+
+import torch.nn as nn
+
+ACTS: dict[type[nn.Module], str] = {
+    nn.ReLU: "relu",
+    nn.ReLU6: "relu6",
+    nn.Hardtanh: "hardtanh",
+    nn.Hardswish: "hardswish",
+    nn.Hardsigmoid: "hardsigmoid",
+    nn.SiLU: "silu",
+    nn.Sigmoid: "sigmoid",
+    nn.Tanh: "tanh",
+    nn.GELU: "gelu",
+    nn.ELU: "elu",
+    nn.LeakyReLU: "leaky_relu",
+    nn.Mish: "mish",
+    nn.Softplus: "softplus",
+}
+VIEW_MODULES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout, nn.Flatten, nn.Unflatten)
+VIEW_FUNCTIONS = (
+    "flatten unflatten view view_as reshape reshape_as permute transpose swapaxes movedim squeeze unsqueeze expand expand_as "
+    "contiguous clone to float detach chunk split unbind getitem dropout dropout2d stochastic_depth"
+).split()
