@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from nas.cli import cost, profile, prune, report, search, spaces, train
+from nas.cli import cost, profile, prune, report, search, spaces, train, verify
 from nas.cli.progress import LogLines
 
 app = typer.Typer(
@@ -18,7 +18,16 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (search.search, prune.prune, train.train, profile.profile, cost.cost, report.report, spaces.spaces):
+for command in (
+    search.search,
+    prune.prune,
+    train.train,
+    profile.profile,
+    cost.cost,
+    report.report,
+    verify.verify,
+    spaces.spaces,
+):
     app.command()(command)
 
 

@@ -18,7 +18,7 @@ import torch.nn as nn
 from compress.prune.cifar_resnet import CIFAR_RESNETS, INPUT_SHAPE
 from compress.prune.history import History, replay
 from compress.prune.pipeline import example_of
-from compress.prune.saved import SOURCE, load_pruned, read_source
+from compress.prune.saved import SOURCE, load_pruned, read_history, read_source
 from compress.prune.sparse_training import activated
 from nas import files
 from nas.architecture import Architecture, SearchSpace
@@ -114,6 +114,12 @@ def reload(folder: Path) -> nn.Module:
     """The pruned network of a folder, as `compress.prune.saved.load_pruned` gives it."""
     shape = shape_of(read_source(folder))
     return load_pruned(folder, build, lambda module, history: replay(module, history, example_of(shape)))
+
+
+def rebuilt(folder: Path) -> nn.Module:
+    """A network of the shapes of that of a folder, with other weights. Raises InvalidSetting, CorruptRun."""
+    source = read_source(folder)
+    return replay(build(source), read_history(folder), example_of(shape_of(source)))
 
 
 def is_pruned(text: str) -> bool:

@@ -1,0 +1,193 @@
+"""The work of `nas verify`: the network of best/ is rebuilt from its files, and every claim of the run is taken again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn as nn
+
+from compress.export import WEIGHTS, load_onnx, load_weights, write_format
+from compress.prune.saved import read_source
+from compress.verify import VerifyInputs, verify
+from nas.budget import Budget, Cost, Metric
+from nas.cli.progress import bar, log
+from nas.cli.sources import architecture_of, build, is_pruned, rebuilt, shape_of
+from nas.cost.recount import recount
+from nas.data.dataset import Dataset, plain_batches
+from nas.data.load import DataConfig, load
+from nas.errors import InvalidData, InvalidSetting, VerificationFailed
+from nas.evaluation.supernet import prepared
+from nas.latency.bench import Bench, bench_at
+from nas.latency.target import Target
+from nas.report.words import plain, show
+from nas.rundir import RunDir
+from nas.runtimes import named
+from nas.torch_seeding import generator
+
+IMAGES = 64
+# the share of test images whose class may differ from what the run counted: sums are ordered differently elsewhere
+SCORE_TOLERANCE = 0.001
+# a time that was taken again may be so much longer than the one that was claimed
+TIME_TOLERANCE = 0.1
+SCORED_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """What a run has delivered: the network of its files, and what it claimed of it."""
+
+    run: RunDir
+    summary: Mapping[str, Any]
+    build: Callable[[], nn.Module]
+    shape: tuple[int, int, int]
+
+    @property
+    def folder(self) -> Path:
+        """Where the files are."""
+        return self.run.path / "best"
+
+    @property
+    def claimed(self) -> dict[str, float]:
+        """The metrics that the run reported."""
+        return dict(self.summary["best"]["metrics"])
+
+
+def run_verify(path: Path, score: bool, as_json: bool) -> None:
+    """The whole of `nas verify`. Raises InvalidSetting for what is no finished run, VerificationFailed."""
+    delivered = _delivered(path)
+    verdict = _verified(delivered, _bench(delivered))
+    rows = [row for row in verdict["checks"] if row["name"] != "safetensors: largest logit difference"]
+    rows += _time_checks(delivered, verdict["metrics"].get("latency_ms"))
+    if score:
+        rows += _score_checks(delivered)
+    ok = all(row["ok"] for row in [*rows, *verdict["budgets"]])
+    for row in rows:
+        log(f"{'ok    ' if row['ok'] else 'FAILED'} {row['name']}: {_told(row)}")
+    for row in verdict["budgets"]:
+        log(f"{'ok    ' if row['ok'] else 'BROKEN'} {row['text']}: {show(row['metric'], row['value'])}")
+    if as_json:
+        print(json.dumps({"command": "verify", "run": str(path), "ok": ok, "checks": rows, "budgets": verdict["budgets"]}))
+    if not ok:
+        failed = [row["name"] for row in rows if not row["ok"]] + [r["text"] for r in verdict["budgets"] if not r["ok"]]
+        raise VerificationFailed(f"{path} no longer holds what it claims: {'; '.join(failed)}")
+    log(f"{path} holds what it claims")
+
+
+# -- the network
+
+
+def _delivered(path: Path) -> Delivered:
+    run = RunDir.read(path)
+    summary = run.read_json("summary.json") if (path / "summary.json").is_file() else None
+    if not (isinstance(summary, dict) and "best" in summary):
+        raise InvalidSetting(f"{str(path)!r} has delivered nothing yet; let it end: nas {run.config['command']} --resume")
+    if is_pruned(str(path)):
+        return Delivered(run, summary, lambda: rebuilt(path / "best"), shape_of(read_source(path / "best")))
+    space, arch = architecture_of(str(path))
+    plan = space.plan(arch)
+    return Delivered(run, summary, lambda: space.network(arch), (plan.input_channels, *plan.input_size))
+
+
+def _bench(delivered: Delivered) -> Bench | None:
+    """The bench that the run timed on, None on another machine."""
+    stored = delivered.run.config.get("target")
+    bench = bench_at(Target(**stored)) if stored else None
+    if bench is None:
+        log(f"latency is not taken again: this is not {Target(**stored) if stored else 'the machine of the run'}")
+    return bench
+
+
+def _verified(delivered: Delivered, bench: Bench | None) -> dict[str, Any]:
+    """What compress.verify finds, with the claims in the place of a plan's cost."""
+    module = delivered.build().eval()
+    load_weights(module, delivered.folder / WEIGHTS)
+    claimed = {name: Metric(value, "", "claimed") for name, value in delivered.claimed.items() if "accuracy" not in name}
+    latency = _latency(delivered, bench) if bench is not None else claimed.get("latency_ms")
+    budgets = tuple(Budget(row["text"], row["metric"], row["limit"]) for row in delivered.summary.get("budget", ()))
+    images = torch.randn(IMAGES, *delivered.shape, generator=generator(0, "verify"))
+    return verify(VerifyInputs(delivered.folder, module, delivered.build, images, Cost(claimed), budgets, latency, recount))
+
+
+# -- time
+
+
+def _latency(delivered: Delivered, bench: Bench) -> Metric:
+    """The median of the delivered file; where the run has an original, as it would have been when that was timed."""
+    path = delivered.folder / f"model{named(bench.name).suffix}"
+    example = torch.randn(bench.setting.batch, *delivered.shape, generator=generator(0, "images"))
+    earlier = delivered.summary.get("original", {}).get("metrics", {}).get("latency_ms")
+    if earlier is None or path.suffix != ".onnx":
+        return bench.time_files({path: example})[path].metric
+    original = delivered.folder.parent / ".original.onnx"
+    try:
+        # its weights do not matter for its time
+        write_format("onnx", build(read_source(delivered.folder)).eval(), example[:1], original)
+        times = bench.time_files({original: example, path: example})
+    finally:
+        original.unlink(missing_ok=True)
+    factor = earlier / times[original].ms
+    metric = times[path].metric
+    context = f"{metric.context}; {times[path].ms / times[original].ms:.3f} of the original's time, side by side"
+    return replace(metric, value=metric.value * factor, context=context)
+
+
+def _time_checks(delivered: Delivered, metric: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    claimed = delivered.claimed.get("latency_ms")
+    if metric is None or claimed is None or metric["method"] == "claimed":
+        return []
+    limit = claimed * (1 + TIME_TOLERANCE)
+    return [_row("latency in ms", metric["value"] <= limit, metric["value"], claimed, metric["context"])]
+
+
+# -- accuracy
+
+
+def _score_checks(delivered: Delivered) -> list[dict[str, Any]]:
+    """The accuracy of the exported file on all test images, in its runtime."""
+    claimed = delivered.claimed.get("test_accuracy")
+    if claimed is None:
+        return []
+    data = _data(delivered)
+    run = load_onnx(delivered.folder / "model.onnx")
+    split, right = data.load_test(), 0
+    batches = plain_batches(len(split), SCORED_AT_ONCE)
+    with bar("scoring model.onnx on the test images", len(split)) as shown:
+        done = 0
+        for images, labels in prepared(split, batches, data, delivered.shape[1], torch.device("cpu")):
+            right += int((run(images.contiguous()).argmax(1) == labels).sum())
+            done += len(labels)
+            shown.update(done)
+    found = right / len(split)
+    detail = f"model.onnx on {len(split)} test images in onnxruntime"
+    return [_row("test accuracy", abs(found - claimed) <= SCORE_TOLERANCE, found, claimed, detail)]
+
+
+def _data(delivered: Delivered) -> Dataset:
+    """The data of the run, normalized as the run did. Raises InvalidData if they are others now."""
+    stored, options = delivered.run.config["data"], delivered.run.config["options"]
+    folder = Path(options["data_dir"]) if options.get("data_dir") else None
+    data = load(DataConfig(options["data"], folder, stored["resolution"]))
+    if data.fingerprint != stored["fingerprint"]:
+        raise InvalidData(
+            f"{data.name} has the fingerprint {data.fingerprint}, and the run read {stored['fingerprint']}; restore the data, "
+            "or leave out the accuracy with --no-score"
+        )
+    return replace(data, mean=tuple(stored["mean"]), std=tuple(stored["std"]))
+
+
+# -- words
+
+
+def _row(name: str, ok: bool, value: float, expected: float, detail: str) -> dict[str, Any]:
+    return {"name": name, "ok": ok, "value": value, "expected": expected, "detail": detail}
+
+
+def _told(row: Mapping[str, Any]) -> str:
+    if row["ok"]:
+        return plain(row["value"])
+    return f"{plain(row['value'])}, claimed {plain(row['expected'])} ({row['detail']})"
