@@ -42,7 +42,7 @@ from nas.cost.trace import Untraceable, trace
 from nas.torch_seeding import generator
 
 TORCHVISION, TIMM = "torchvision", "timm"
-RESOLUTIONS = (64, 96, 128, 160, 192, 224, 240, 256)
+RESOLUTIONS = (64, 96, 128, 160, 192, 224, 240, 256, 300)
 BUDGET, BY_HAND = "60%", 0.3
 LARGEST = 200e6  # parameters: larger networks are skipped
 SECONDS = 150  # for one network

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -90,8 +91,11 @@ def save_weights(module: nn.Module, path: Path) -> None:
 
 def load_weights(module: nn.Module, path: Path) -> None:
     """Read `save_weights` into a module of the same shapes. Raises CorruptRun if any name or shape differs."""
+    state = OrderedDict(weights.load(path))
+    # some modules read older layouts by their version, and take none for the oldest
+    state._metadata = module.state_dict()._metadata  # type: ignore[attr-defined]
     try:
-        module.load_state_dict(weights.load(path), strict=True)
+        module.load_state_dict(state, strict=True)
     except RuntimeError as error:
         raise CorruptRun(f"weights file {str(path)!r} does not fit the network: {_cause(error)}") from error
 

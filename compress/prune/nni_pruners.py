@@ -40,7 +40,7 @@ def nni_fpgm(module: nn.Module, group: Group, evidence: Evidence) -> Tensor:
 
 
 def _survived(pruner: str, module: nn.Module, group: Group) -> Tensor:
-    pruning, filters = _nni(), _filters(module, group)
+    pruning, filters = require_nni(), _filters(module, group)
     if not all(weight.isfinite().all() for weight in filters):
         return torch.full((group.width,), torch.nan)  # a mask would hide them
     scores = torch.zeros(group.width)
@@ -73,7 +73,8 @@ def _linear(filters: Tensor) -> nn.Linear:
     return layer
 
 
-def _nni() -> Any:  # noqa: ANN401
+def require_nni() -> Any:  # noqa: ANN401
+    """The module of nni's pruners. Raises MissingPackage."""
     try:
         from nni.compression import pruning  # type: ignore  # an extra
     except ImportError as error:

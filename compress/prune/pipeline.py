@@ -224,7 +224,9 @@ def carved(subject: Subject, ranking: Ranking, keep: Keep, calibration: Calibrat
     named = {group.name: group for group in subject.groups}
     solved = compensated(subject.module, [(named[cut.group], cut.units) for cut in cuts], ranking.moments)
     whole = prepare(subject.module)
-    whole.load_state_dict(solved, strict=False)
+    with torch.no_grad():
+        for name, tensor in solved.items():
+            whole.get_parameter(name).copy_(tensor)
     module = remove(whole, subject.groups, cuts).eval()
     recalibrate(module, calibration.norms)
     groups = groups_after(subject.groups, cuts)

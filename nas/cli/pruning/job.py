@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from compress.prune.nni_pruners import require_nni
 from compress.prune.pipeline import Calibration, Recipe, needs_data
 from nas.budget import Budget, parse_all
 from nas.cli.job import LEARNING_RATES, pick_device, precision, versions
@@ -104,7 +105,7 @@ def make_prune_job(settings: PruneSettings) -> PruneJob:
     if settings.optimizer not in OPTIMIZERS:
         raise InvalidSetting(f"--optimizer {settings.optimizer!r} is not known; choose one of {', '.join(OPTIMIZERS)}")
     aims = _aims(settings)
-    _check_data(settings)
+    _check_needs(settings)
     device = pick_device(settings.device)
     if settings.precision == "int8":
         raise InvalidSetting("--precision 'int8': pruning delivers networks in floating point; quantize what it delivers")
@@ -182,9 +183,11 @@ def _data(settings: PruneSettings) -> Dataset | None:
     return load(DataConfig(settings.data, folder, settings.resolution))
 
 
-def _check_data(settings: PruneSettings) -> None:
-    """Raise InvalidSetting for what cannot be done without data, where there are none."""
+def _check_needs(settings: PruneSettings) -> None:
+    """Raise InvalidSetting for what cannot be done without data, where there are none; MissingPackage."""
     reason = needs_data(recipe_of(settings))
+    if settings.importance.startswith("nni-"):
+        require_nni()
     if settings.finetune_epochs:
         reason = f"--finetune-epochs {settings.finetune_epochs} needs images to train on"
     if reason and settings.data is None:
