@@ -2,7 +2,7 @@
 
 Each network is built with random weights, analysed, cut to 60% of its multiply-adds (by hand, about 30% of the units of every
 group, where these cannot be counted), run, saved, rebuilt by replaying its history, compared exactly, exported to ONNX and
-compared in onnxruntime. The resolution is the smallest that the network takes: what is cut does not depend on it.
+compared in onnxruntime, all at the smallest resolution of RESOLUTIONS that the network takes.
 
 Run: python -m benchmarks.prune_constructors [--only NAME ...] [--library torchvision|timm] [--out FILE.jsonl]
 """
@@ -18,6 +18,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
+from operator import itemgetter
 from pathlib import Path
 
 import torch
@@ -62,28 +63,21 @@ TIMM_NETWORKS = (
 ).split()
 
 
-class Maps(nn.Module):
-    """What a network gives as a dict of maps, as one tensor (N, all numbers)."""
+class Reading(nn.Module):
+    """A network that gives several maps by name, of which `read` makes one tensor."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, read: Callable[[Mapping[str, Tensor]], Tensor]) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.read = network, read
 
     def forward(self, x: Tensor) -> Tensor:
         """Run (N, C, H, W)."""
-        return torch.cat([one.flatten(1) for one in self.network(x).values()], 1)
+        return self.read(self.network(x))
 
 
-class Out(nn.Module):
-    """The scores of a segmentation network, without those of its auxiliary classifier."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Run (N, C, H, W)."""
-        return self.network(x)["out"]
+def flat(maps: Mapping[str, Tensor]) -> Tensor:
+    """All numbers of all maps: (N, numbers)."""
+    return torch.cat([one.flatten(1) for one in maps.values()], 1)
 
 
 # -- constructors
@@ -101,10 +95,10 @@ def torchvision_network(name: str) -> nn.Module:
     from torchvision import models
 
     if name in models.list_models(module=models.detection):
-        return Maps(models.get_model(name, weights=None, weights_backbone=None).backbone)
+        return Reading(models.get_model(name, weights=None, weights_backbone=None).backbone, flat)
     if name in models.list_models(module=models.segmentation):
-        return Out(models.get_model(name, weights=None, weights_backbone=None))
-    # these two draw from truncated normal distributions for minutes otherwise
+        return Reading(models.get_model(name, weights=None, weights_backbone=None), itemgetter("out"))
+    # their own initialization is slow, and they warn that it will change
     slow = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     return models.get_model(name, weights=None, **slow)
 
@@ -304,11 +298,9 @@ def main() -> None:
                 file.write(json.dumps(row) + "\n")
     show(rows)
     tried = [row for row in rows if "skipped" not in row]
-    counts = {
-        lib: [sum(bool(row["ok"]) for row in part), len(part)]
-        for lib in libraries
-        if (part := [row for row in tried if row["library"] == lib])
-    }
+    counts = {lib: [sum(r["library"] == lib and bool(r["ok"]) for r in tried), 0] for lib in libraries}
+    for row in tried:
+        counts[str(row["library"])][1] += 1
     print(json.dumps({"benchmark": "prune_constructors", "budget": BUDGET, "ok_of_tried": counts}))
 
 

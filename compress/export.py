@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from nas import weights
-from nas.errors import CorruptRun, VerificationFailed
+from nas.errors import CorruptRun, MissingPackage, VerificationFailed
 from nas.files import sync_folder
 from nas.runtimes.ort import runner
 from nas.runtimes.runtime import Setting
@@ -143,26 +143,27 @@ def load_pt2(path: Path) -> Callable[[Tensor], Tensor]:
     return torch.export.load(path).module()
 
 
-FORMATS: Mapping[str, ExportFormat] = {
+Formats = Mapping[str, ExportFormat]
+FORMATS: Formats = {
     "onnx": ExportFormat(".onnx", write_onnx, load_onnx),
     "pt2": ExportFormat(".pt2", write_pt2, load_pt2),
 }
 
 
-def write_format(name: str, module: nn.Module, example: Tensor, path: Path) -> None:
-    """Write `module` (eval mode, CPU) as FORMATS[name]; `example` (N, C, H, W) gives the shape of one image.
+def write_format(name: str, module: nn.Module, example: Tensor, path: Path, formats: Formats | None = None) -> None:
+    """Write `module` (eval mode, CPU) in a format, by default of FORMATS; `example` (N, C, H, W) gives the shape of one image.
 
-    Raises VerificationFailed with the format and the cause.
+    Raises VerificationFailed with the format and the cause, MissingPackage.
     """
     assert not module.training, "a network is exported as it is evaluated"
     with _blamed_on(f"export to {name}"):
-        FORMATS[name].write(module, example, path)
+        (formats or FORMATS)[name].write(module, example, path)
 
 
-def load_format(name: str, path: Path) -> Callable[[Tensor], Tensor]:
+def load_format(name: str, path: Path, formats: Formats | None = None) -> Callable[[Tensor], Tensor]:
     """Read `write_format` back as a function from images to logits. Both raise VerificationFailed with the cause."""
     with _blamed_on(f"loading {name} file {str(path)!r}"):
-        loaded = FORMATS[name].load(path)
+        loaded = (formats or FORMATS)[name].load(path)
 
     def run(images: Tensor) -> Tensor:
         with _blamed_on(f"running {name} file {str(path)!r}"):
@@ -207,7 +208,7 @@ def _blamed_on(step: str) -> Iterator[None]:
     """Turn errors of exporters and runtimes, which come from many packages, into ours."""
     try:
         yield
-    except VerificationFailed:
+    except (VerificationFailed, MissingPackage):
         raise
     except Exception as error:
         raise VerificationFailed(f"{step} failed: {_cause(error)}") from error

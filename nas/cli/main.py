@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from nas.cli import cost, profile, prune, report, search, spaces, train, verify
+from nas.cli import cost, export, profile, prune, report, search, spaces, train, verify
 from nas.cli.progress import LogLines
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ for command in (
     train.train,
     profile.profile,
     cost.cost,
+    export.export,
     report.report,
     verify.verify,
     spaces.spaces,

@@ -36,7 +36,8 @@ GrowEpochs = Annotated[int, typer.Option("--grow-epochs", min=1, help="Of --meth
 Importance = Annotated[
     str,
     typer.Option(
-        help="Which channels go: auto, l1, l2, lamp, bn-scale, fpgm, taylor, hessian, activation, ablation, optin or random."
+        help="Which channels go: auto, l1, l2, lamp, bn-scale, fpgm, taylor, hessian, activation, ablation, optin, synflow, "
+        "random, or nni-l1, nni-l2, nni-fpgm of the extra nni."
     ),
 ]
 Allocation = Annotated[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -39,6 +39,17 @@ class OpenVino:
         """Run the file at `path` on the images `example` (N, C, H, W); int8 is for files that are quantized."""
         check_file(self, path)
         return _kernel(path.read_bytes(), example.numpy(), setting)
+
+
+def save_file(onnx: Path, path: Path) -> None:
+    """Turn an ONNX file into OpenVINO's .xml and .bin, weights in fp32. Raises MissingPackage."""
+    _openvino().save_model(_openvino().Core().read_model(str(onnx)), str(path), compress_to_fp16=False)
+
+
+def open_file(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """Open a file of OpenVINO in fp32: images (N, C, H, W) -> outputs. Raises MissingPackage."""
+    network = _openvino().Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": HINTS["fp32"]})
+    return lambda images: np.array(network(np.ascontiguousarray(images))[0])
 
 
 def _openvino() -> Any:  # noqa: ANN401

@@ -14,7 +14,7 @@ import torch
 from compress.prune.nni_pruners import require_nni
 from compress.prune.pipeline import Calibration, Recipe, needs_data
 from nas.budget import Budget, parse_all
-from nas.cli.job import LEARNING_RATES, pick_device, precision, versions
+from nas.cli.job import LEARNING_RATES, SMALL_NETWORK, pick_device, precision, versions
 from nas.cli.profiling import bench_for
 from nas.cli.pruning.original import Original, read_original, statistics_of
 from nas.cli.pruning.settings import PruneSettings
@@ -110,10 +110,11 @@ def make_prune_job(settings: PruneSettings) -> PruneJob:
     if settings.precision == "int8":
         raise InvalidSetting("--precision 'int8': pruning delivers networks in floating point; quantize what it delivers")
     bench = bench_for(settings.runtime, Setting(str(device), settings.precision, settings.batch, settings.threads or 1))
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
     data = _data(settings)
     original = read_original(settings, data)
+    # threads of small networks mostly wait for each other
+    small = count(original.plan).values()["macs"] < SMALL_NETWORK
+    torch.set_num_threads(settings.threads or (1 if small else torch.get_num_threads()))
     if data is not None:
         mean, std = statistics_of(original, data)
         data = replace(data, train=data.train.to(device), val=data.val.to(device), mean=mean, std=std)

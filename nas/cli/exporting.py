@@ -1,0 +1,98 @@
+"""The work of `nas export`."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from compress.export import Agreement, agreement, load_format, write_format, written_aside
+from compress.more_formats import EXPORTS
+from compress.verify import TOLERANCE
+from nas.cli.progress import log
+from nas.cli.pruning.original import Original, read_original, statistics_of
+from nas.cli.pruning.settings import PruneSettings
+from nas.data.dataset import Dataset, plain_batches
+from nas.data.load import DataConfig, load
+from nas.errors import InvalidSetting, VerificationFailed
+from nas.evaluation.supernet import prepared
+from nas.rundir import RunDir
+from nas.torch_seeding import generator
+
+IMAGES = 64
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the user asked for."""
+
+    network: str
+    format: str
+    weights: str | None
+    data: str | None
+    shape: str | None
+    out: Path | None
+
+
+def run_export(wanted: Wanted, as_json: bool) -> None:
+    """The whole of `nas export`. Raises InvalidSetting, MissingPackage, VerificationFailed."""
+    if wanted.format not in EXPORTS:
+        raise InvalidSetting(f"--format {wanted.format!r} is not known; choose one of {', '.join(EXPORTS)}")
+    data = _data(wanted)
+    original = read_original(PruneSettings(network=wanted.network, weights=wanted.weights, shape=wanted.shape), data)
+    if not original.trained:
+        log("warning: no --weights were given, so a network with random weights is exported")
+    path = wanted.out or Path(_name(wanted.network) + EXPORTS[wanted.format].suffix)
+    found = _written(original, wanted.format, path, _images(original, data))
+    kind = "real images" if data is not None else "images of noise"
+    log(
+        f"{path}: {found.argmax_agreement:.2%} the same class on {found.images} {kind}, largest difference of the logits "
+        f"{found.max_difference:.3g} (largest logit {found.scale:.3g})"
+    )
+    if as_json:
+        print(json.dumps({"command": "export", "file": str(path), "format": wanted.format, "images": kind, **vars(found)}))
+
+
+def _written(original: Original, name: str, path: Path, images: Tensor) -> Agreement:
+    """Write aside, reload, compare, and only then put the files in their place."""
+    module = original.module.to(memory_format=torch.contiguous_format)
+    with written_aside(path.absolute().parent) as aside:
+        write_format(name, module, images[:1], aside / path.name, EXPORTS)
+        found = agreement(module, load_format(name, aside / path.name, EXPORTS), images)
+        if found.decided_agreement < 1 or not found.max_difference <= TOLERANCE * found.scale:
+            raise VerificationFailed(
+                f"{name} gives other answers than the network: {found.decided_agreement:.2%} the same class, logits up to "
+                f"{found.max_difference:.3g} apart; nothing was written"
+            )
+    return found
+
+
+def _data(wanted: Wanted) -> Dataset | None:
+    """The data that were named, or those of the run."""
+    if wanted.data is not None:
+        return load(DataConfig(wanted.data))
+    if not Path(wanted.network).is_dir():
+        return None
+    stored = RunDir.read(Path(wanted.network)).config
+    if not stored.get("data", {}).get("name"):
+        return None
+    options = stored["options"]
+    folder = Path(options["data_dir"]) if options.get("data_dir") else None
+    return load(DataConfig(options["data"], folder, stored["data"]["resolution"]))
+
+
+def _images(original: Original, data: Dataset | None) -> Tensor:
+    if data is None:
+        return torch.randn(IMAGES, *original.shape, generator=generator(0, "images"))
+    mean, std = statistics_of(original, data)
+    normalized = replace(data, mean=mean, std=std)
+    batches = plain_batches(len(data.val), IMAGES)[:1]
+    return next(x for x, _ in prepared(data.val, batches, normalized, original.shape[1], torch.device("cpu"))).contiguous()
+
+
+def _name(network: str) -> str:
+    return re.sub(r"\W+", "-", network).strip("-") or "model"
