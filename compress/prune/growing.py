@@ -30,7 +30,7 @@ from compress.prune.groups import IN, OUT, Group
 from compress.prune.history import History
 from compress.prune.pipeline import Pruned, Ranking, Recipe, Subject, analysed
 from compress.prune.problem import Keep, Problem
-from compress.prune.slices import Slice, readers, slices
+from compress.prune.slices import Slice, assign, readers, slices
 from compress.prune.widths import WidthModel
 from nas.budget import Budget
 from nas.cost.counting import MACS, macs
@@ -115,8 +115,7 @@ class Growing(nn.Module):
     def folded(self) -> nn.Module:
         """A copy of the network whose weights have the last masks of the units in them. Blocks are whole."""
         network = prepare(self.network)
-        with torch.no_grad():
-            network.load_state_dict(self._scaled(self.masks(self.growth.steps)[0]), strict=False)
+        assign(network, self._scaled(self.masks(self.growth.steps)[0]))
         return network
 
     def _scaled(self, units: Tensor) -> dict[str, Tensor]:

@@ -23,10 +23,12 @@ from compress.prune.groups import Cut, Group, groups_after, joined
 from compress.prune.history import History
 from compress.prune.importance import CALIBRATED, DIFFERENTIATED, IMPORTANCES, score
 from compress.prune.problem import Keep, Problem
+from compress.prune.slices import assign
 from compress.prune.widths import Latency, WidthModel
 from nas.budget import Budget, Cost, check
 from nas.cost.trace import trace
 from nas.errors import InvalidSetting
+from nas.torch_seeding import generator
 from nas.training.calibration import recalibrate
 from nas.training.loop import autocast
 
@@ -224,9 +226,7 @@ def carved(subject: Subject, ranking: Ranking, keep: Keep, calibration: Calibrat
     named = {group.name: group for group in subject.groups}
     solved = compensated(subject.module, [(named[cut.group], cut.units) for cut in cuts], ranking.moments)
     whole = prepare(subject.module)
-    with torch.no_grad():
-        for name, tensor in solved.items():
-            whole.get_parameter(name).copy_(tensor)
+    assign(whole, solved)
     module = remove(whole, subject.groups, cuts).eval()
     recalibrate(module, calibration.norms)
     groups = groups_after(subject.groups, cuts)
@@ -252,4 +252,4 @@ def to_do(subject: Subject, budgets: Sequence[Budget]) -> bool:
 
 def example_of(shape: tuple[int, int, int], device: torch.device | str = "cpu") -> Tensor:
     """Two images of a shape (C, H, W) that networks are traced with: always the same noise."""
-    return torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)).to(device)
+    return torch.randn(2, *shape, generator=generator(0, "example")).to(device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -65,3 +65,10 @@ def silenced(module: nn.Module, cuts: Iterable[tuple[Group, Sequence[int]]]) -> 
 def readers(group: Group) -> tuple[Member, ...]:
     """The members that read the units."""
     return tuple(member for member in group.members if member.side == IN)
+
+
+def assign(module: nn.Module, parameters: Mapping[str, Tensor]) -> None:
+    """Set parameters of `module` by name, in place."""
+    with torch.no_grad():
+        for name, values in parameters.items():
+            module.get_parameter(name).copy_(values)

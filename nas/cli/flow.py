@@ -15,14 +15,13 @@ from nas.cli.deliver import deliver, header
 from nas.cli.job import Job, configuration, make_job
 from nas.cli.latency import TABLE
 from nas.cli.progress import log
-from nas.cli.running import working
+from nas.cli.running import concluded, working
 from nas.cli.settings import Settings, read
 from nas.cli.stages import searched, trained_supernet
 from nas.cli.timing import timed
-from nas.errors import InvalidBudget, InvalidSetting, VerificationFailed
+from nas.errors import InvalidBudget, InvalidSetting
 from nas.evaluation.supernet import SupernetEvaluator
 from nas.latency.table import table_text
-from nas.report.write import write_report
 from nas.rundir import RunDir
 from nas.search import SEARCHERS
 
@@ -44,13 +43,7 @@ def run_search(ctx: typer.Context) -> None:
         job, trials = timed(job, run, evaluator, searched(job, run, evaluator))
         summary = deliver(job, run, evaluator, trials)
         summary["seconds"] = round(time.monotonic() - began, 1)
-        run.write_json("summary.json", summary)
-        write_report(run)
-        announce(run, summary)
-        if ctx.params["json"]:
-            print(json.dumps(summary))
-        if not summary["verified"]:
-            raise VerificationFailed(f"the network in {run.path}/best does not hold what it should: see best/verify.json")
+        concluded(run, summary, announce, ctx.params["json"])
 
 
 def run_train(ctx: typer.Context) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
@@ -12,7 +13,8 @@ import torch
 
 from nas.cli.errors import Interrupted
 from nas.cli.progress import log
-from nas.errors import InvalidSetting
+from nas.errors import InvalidSetting, VerificationFailed
+from nas.report.write import write_report
 from nas.rundir import RunDir
 
 
@@ -32,6 +34,17 @@ def working(config: Mapping[str, Any], resumed: Path | None, out: Path | None) -
             ) from None
         except KeyboardInterrupt:
             raise Interrupted(f"resume with: nas {command} --resume --out {quote(str(run.path))}") from None
+
+
+def concluded(run: RunDir, summary: dict[str, Any], announce: Callable[[RunDir, dict[str, Any]], None], as_json: bool) -> None:
+    """Write the summary and the report of a run that delivered, and tell of it. Raises VerificationFailed if a check failed."""
+    run.write_json("summary.json", summary)
+    write_report(run)
+    announce(run, summary)
+    if as_json:
+        print(json.dumps(summary))
+    if not summary["verified"]:
+        raise VerificationFailed(f"the network in {run.path}/best does not hold what it should: see best/verify.json")
 
 
 def _refuse_changes(run: RunDir, config: Mapping[str, Any]) -> None:

@@ -104,8 +104,9 @@ def build(source: Mapping[str, Any]) -> nn.Module:
     if "pruned" in source:
         earlier = source["pruned"]
         return replay(build(earlier), History.from_json(source["history"]), example_of(shape_of(earlier)))
-    torch.manual_seed(0)  # constructors draw from the global generator: what they draw is then always the same
-    module = module_of(source["network"], source["classes"])
+    with torch.random.fork_rng():  # constructors draw from the global generator: what they draw is then always the same
+        torch.manual_seed(0)
+        module = module_of(source["network"], source["classes"])
     name = source.get("activation")
     return activated(module, name, example_of(shape_of(source))) if name else module
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -18,11 +17,10 @@ from nas.cli.pruning.job import PruneJob, make_prune_job, prune_configuration
 from nas.cli.pruning.methods import method_of
 from nas.cli.pruning.settings import PruneSettings
 from nas.cli.pruning.stages import trials_of
-from nas.cli.running import working
+from nas.cli.running import concluded, working
 from nas.cli.settings import read
-from nas.errors import InvalidSetting, VerificationFailed
+from nas.errors import InvalidSetting
 from nas.report.words import show
-from nas.report.write import write_report
 from nas.rundir import RunDir
 
 
@@ -41,13 +39,7 @@ def run_prune(ctx: typer.Context) -> None:
             trials = trials_of(job, run, Workshop(job, clock))
             summary = deliver_pruned(job, run, clock, trials)
         summary["seconds"] = round(time.monotonic() - began, 1)
-        run.write_json("summary.json", summary)
-        write_report(run)
-        announce(run, summary)
-        if ctx.params["json"]:
-            print(json.dumps(summary))
-        if not summary["verified"]:
-            raise VerificationFailed(f"the network in {run.path}/best does not hold what it should: see best/verify.json")
+        concluded(run, summary, announce, ctx.params["json"])
 
 
 def describe(job: PruneJob) -> None:
