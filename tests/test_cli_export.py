@@ -7,6 +7,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from own_network import TINY
 from typer.testing import CliRunner
 
 from compress.export import ExportFormat
@@ -14,7 +15,6 @@ from compress.more_formats import EXPORTS
 from nas.cli import exporting
 from nas.cli.main import app
 from nas.cli.sources import module_of
-from tests.test_cli_prune import TINY
 
 
 @pytest.fixture

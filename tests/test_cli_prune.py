@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from own_network import QUICK, TINY
 from torch import nn
 from typer.testing import CliRunner
 
@@ -15,23 +16,6 @@ from nas.cli.pruning import stages
 from nas.cli.sources import reload
 from nas.rundir import RunDir
 
-TINY = """
-import torch.nn as nn
-
-def tiny():
-    return nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
-        nn.Conv2d(16, 24, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(24), nn.ReLU(),
-        nn.Conv2d(24, 16, 3, padding=1), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
-
-def wide():
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 12))
-
-def number():
-    return 3
-"""
-QUICK = ("--data", "digits", "--finetune-epochs", "1", "--device", "cpu", "--round-to", "2", "--threads", "1")
 COMMON = ("python:tiny_net:tiny", "--budget", "50%", *QUICK)
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from own_network import QUICK, TINY
 from typer.testing import CliRunner
 
 from nas import weights
 from nas.cli import verifying
 from nas.cli.main import app
-from tests.test_cli_prune import QUICK, TINY
 
 
 @pytest.fixture(scope="module")

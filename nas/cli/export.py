@@ -13,7 +13,7 @@ from nas.cli.prune import Network, Shape, Weights
 
 
 @guarded
-def export(
+def export(  # noqa: PLR0913 - the options of a command are its parameters
     network: Network,
     format: Annotated[str, typer.Option("--format", "-f", help="onnx, pt2, openvino or torchscript.")] = "onnx",
     weights: Weights = None,

@@ -1,0 +1,19 @@
+"""A network of the user's own, as the file that `python:tiny_net:tiny` names, and options that train it quickly."""
+
+TINY = """
+import torch.nn as nn
+
+def tiny():
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.Conv2d(16, 24, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(24), nn.ReLU(),
+        nn.Conv2d(24, 16, 3, padding=1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
+
+def wide():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 12))
+
+def number():
+    return 3
+"""
+QUICK = ("--data", "digits", "--finetune-epochs", "1", "--device", "cpu", "--round-to", "2", "--threads", "1")
