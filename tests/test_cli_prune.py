@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from compress.export import load_onnx
 from nas.cli.main import app
 from nas.cli.pruning import stages
+from nas.cli.pruning.flow import announce
 from nas.cli.sources import reload
 from nas.rundir import RunDir
 
@@ -137,6 +138,15 @@ def test_a_network_grows_under_its_budget(folder):
     summary = json.loads(done(*grow, "--out", "run", "--json").stdout)
     best, original = summary["best"]["metrics"], summary["original"]["metrics"]
     assert summary["verified"] and 0.4 * original["macs"] < best["macs"] <= 0.5 * original["macs"]
+
+
+@pytest.mark.parametrize(("ms", "warned"), [(1.1, True), (0.6, False)])
+def test_what_is_not_faster_is_said_to_be(tmp_path, capsys, ms, warned):
+    before, after = {"macs": 100, "latency_ms": 1.0}, {"macs": 60, "latency_ms": ms}
+    best = {"key": "k", "metrics": after}
+    with RunDir.create("prune", {"command": "prune"}, tmp_path / "run") as run:
+        announce(run, {"original": {"name": "net", "metrics": before}, "best": best, "budget": []})
+    assert ("fewer multiply-adds, and not faster" in capsys.readouterr().err) == warned
 
 
 def test_weights_of_a_file_are_those_that_are_cut(folder):

@@ -23,6 +23,9 @@ from nas.errors import InvalidSetting
 from nas.report.words import show
 from nas.rundir import RunDir
 
+# of the original's time: what is not below it is nothing to wait for
+NO_FASTER = 0.95
+
 
 def run_prune(ctx: typer.Context) -> None:
     """The whole of `nas prune`."""
@@ -65,4 +68,9 @@ def announce(run: RunDir, summary: dict[str, Any]) -> None:
         log(f"  {label:<14} {show(name, before[name])} -> {show(name, after[name])}{part}")
     for row in summary["budget"]:
         log(f"  {row['text']:<14} {'kept' if row['ok'] else 'BROKEN'}")
+    if after["latency_ms"] > NO_FASTER * before["latency_ms"] and after["macs"] < before["macs"]:
+        log(
+            "warning: fewer multiply-adds, and not faster: kernels work on blocks of channels (16 for many), and these widths "
+            "fall between them; ask for time, such as --budget 60%latency, or give --round-to 16"
+        )
     log(f"files in {run.path}/best, report in {run.path}/report.html")
