@@ -184,9 +184,8 @@ def methods(recipe: Recipe, calibration: Calibration) -> tuple[str, str]:
 
     Raises InvalidSetting for an importance that needs data where there are none.
     """
-    importance, allocation = recipe.importance, recipe.allocation
-    if allocation == "auto":
-        allocation = "rd" if calibration.curves else "isomorphic"
+    importance = recipe.importance
+    allocation = _allocation(recipe, bool(calibration.curves))
     if importance == "auto":
         importance = "synflow" if allocation == "precrop" else "l2"
     if importance in CALIBRATED and not calibration.labelled:
@@ -201,13 +200,19 @@ def needs_data(recipe: Recipe) -> str:
     return f"importance {recipe.importance!r} is judged on images" if recipe.importance in CALIBRATED else ""
 
 
+def _allocation(recipe: Recipe, has_curves: bool) -> str:
+    if recipe.allocation != "auto":
+        return recipe.allocation
+    return "rd" if has_curves else "isomorphic"
+
+
 def allocated(subject: Subject, ranking: Ranking, budgets: Sequence[Budget], recipe: Recipe) -> Keep:
     """The units that each group keeps under absolute budgets. Raises InvalidBudget, InfeasibleBudget.
 
     Budgets that hold already, as some of several do after a step, are not asked for: no cut breaks them.
     """
     due = tuple(budget for budget in budgets if budget.check(subject.cost))
-    name = recipe.allocation if recipe.allocation != "auto" else "rd" if ranking.curves else "isomorphic"
+    name = _allocation(recipe, bool(ranking.curves))
     problem = Problem(
         subject.groups,
         ranking.scores,

@@ -16,6 +16,7 @@ from compress.verify import TOLERANCE
 from nas.cli.progress import log
 from nas.cli.pruning.original import Original, read_original, statistics_of
 from nas.cli.pruning.settings import PruneSettings
+from nas.cli.running import data_of
 from nas.data.dataset import Dataset, plain_batches
 from nas.data.load import DataConfig, load
 from nas.errors import InvalidSetting, VerificationFailed
@@ -80,9 +81,7 @@ def _data(wanted: Wanted) -> Dataset | None:
     stored = RunDir.read(Path(wanted.network)).config
     if not stored.get("data", {}).get("name"):
         return None
-    options = stored["options"]
-    folder = Path(options["data_dir"]) if options.get("data_dir") else None
-    return load(DataConfig(options["data"], folder, stored["data"]["resolution"]))
+    return data_of(stored)
 
 
 def _images(original: Original, data: Dataset | None) -> Tensor:

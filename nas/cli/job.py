@@ -133,9 +133,7 @@ def _space(settings: Settings, data: Dataset, budgets: tuple[Budget, ...], bench
 
 def configuration(job: Job, command: str) -> dict[str, Any]:
     """The content of config.json."""
-    data, space = job.data, job.space
-    names = ("name", "fingerprint", "classes", "class_names", "channels", "resolution", "mean", "std")
-    described = {n: getattr(data, n) for n in names}
+    space = job.space
     value = {
         "command": command,
         "argv": command_line(),
@@ -149,9 +147,15 @@ def configuration(job: Job, command: str) -> dict[str, Any]:
         "space": {"name": space.name, "version": space.version, "settings": space.settings},
         "training": vars(job.training),
         "augmentation": vars(job.augmentation),
-        "data": {**described, "train": len(data.train), "val": len(data.val)},
+        "data": described(job.data),
     }
     return json.loads(json.dumps(value))
+
+
+def described(data: Dataset) -> dict[str, Any]:
+    """What config.json keeps of the data."""
+    names = ("name", "fingerprint", "classes", "class_names", "channels", "resolution", "mean", "std")
+    return {**{n: getattr(data, n) for n in names}, "train": len(data.train), "val": len(data.val)}
 
 
 def versions() -> dict[str, str]:

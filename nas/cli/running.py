@@ -13,6 +13,8 @@ import torch
 
 from nas.cli.errors import Interrupted
 from nas.cli.progress import log
+from nas.data.dataset import Dataset
+from nas.data.load import DataConfig, load
 from nas.errors import InvalidSetting, VerificationFailed
 from nas.report.write import write_report
 from nas.rundir import RunDir
@@ -45,6 +47,13 @@ def concluded(run: RunDir, summary: dict[str, Any], announce: Callable[[RunDir, 
         print(json.dumps(summary))
     if not summary["verified"]:
         raise VerificationFailed(f"the network in {run.path}/best does not hold what it should: see best/verify.json")
+
+
+def data_of(config: Mapping[str, Any]) -> Dataset:
+    """The data that a run read, by its configuration. Raises InvalidData."""
+    options = config["options"]
+    folder = Path(options["data_dir"]) if options.get("data_dir") else None
+    return load(DataConfig(options["data"], folder, config["data"]["resolution"]))
 
 
 def _refuse_changes(run: RunDir, config: Mapping[str, Any]) -> None:

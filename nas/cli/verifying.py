@@ -16,10 +16,10 @@ from compress.prune.saved import read_source
 from compress.verify import VerifyInputs, verify
 from nas.budget import Budget, Cost, Metric
 from nas.cli.progress import bar, log
+from nas.cli.running import data_of
 from nas.cli.sources import architecture_of, build, is_pruned, rebuilt, shape_of
 from nas.cost.recount import recount
 from nas.data.dataset import Dataset, plain_batches
-from nas.data.load import DataConfig, load
 from nas.errors import InvalidData, InvalidSetting, VerificationFailed
 from nas.evaluation.supernet import prepared
 from nas.latency.bench import Bench, bench_at
@@ -169,9 +169,7 @@ def _score_checks(delivered: Delivered) -> list[dict[str, Any]]:
 
 def _data(delivered: Delivered) -> Dataset:
     """The data of the run, normalized as the run did. Raises InvalidData if they are others now."""
-    stored, options = delivered.run.config["data"], delivered.run.config["options"]
-    folder = Path(options["data_dir"]) if options.get("data_dir") else None
-    data = load(DataConfig(options["data"], folder, stored["resolution"]))
+    stored, data = delivered.run.config["data"], data_of(delivered.run.config)
     if data.fingerprint != stored["fingerprint"]:
         raise InvalidData(
             f"{data.name} has the fingerprint {data.fingerprint}, and the run read {stored['fingerprint']}; restore the data, "

@@ -10,8 +10,6 @@ import torch.nn as nn
 from torch import Tensor
 
 from compress.export import write_files
-from compress.prune.history import replay
-from compress.prune.pipeline import example_of
 from compress.prune.saved import HISTORY, SOURCE, read_history, read_source
 from compress.verify import VerifyInputs, verify
 from nas.budget import Budget, excess
@@ -21,7 +19,7 @@ from nas.cli.progress import log
 from nas.cli.pruning.clock import Clock
 from nas.cli.pruning.job import PruneJob
 from nas.cli.pruning.stages import NETWORKS, cost_of, network_of
-from nas.cli.sources import build
+from nas.cli.sources import rebuilt
 from nas.cost.recount import recount
 from nas.data.dataset import plain_batches
 from nas.evaluation.supernet import accuracy, prepared
@@ -98,7 +96,7 @@ def absolute(budgets: Sequence[Budget], original: Trial) -> tuple[Budget, ...]:
 
 def front_of(job: PruneJob, trials: Sequence[Trial]) -> list[Trial]:
     """Networks, the original among them, that no other one beats in validation error and in what the budgets limit."""
-    metrics = list(dict.fromkeys(b.metric for aim in job.aims for b in aim.budgets)) or ["macs"]
+    metrics = job.objectives or ["macs"]
     errors = [1 - t.scores.get("val_accuracy", 0.0) for t in trials]
     points = [[error, *(t.cost.values()[m] for m in metrics)] for error, t in zip(errors, trials, strict=True)]
     return [trials[i] for i in pareto_front(points)]
@@ -125,7 +123,7 @@ def write_verified(job: PruneJob, run: RunDir, clock: Clock, trial: Trial, modul
     inputs = VerifyInputs(
         folder=folder,
         module=module,
-        rebuild=lambda: replay(build(source), history, example_of(job.original.shape)),
+        rebuild=lambda: rebuilt(stored),
         images=images,
         plan_cost=cost_of(job, module, None),
         budgets=tuple(budget.resolve(reference) for budget in job.budgets),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import torch
 from compress.prune.nni_pruners import require_nni
 from compress.prune.pipeline import Calibration, Recipe, needs_data
 from nas.budget import Budget, parse_all
-from nas.cli.job import LEARNING_RATES, SMALL_NETWORK, pick_device, precision, versions
+from nas.cli.job import LEARNING_RATES, SMALL_NETWORK, described, pick_device, precision, versions
 from nas.cli.profiling import bench_for
 from nas.cli.pruning.original import Original, read_original, statistics_of
 from nas.cli.pruning.settings import PruneSettings
@@ -64,6 +63,11 @@ class PruneJob:
     def budgets(self) -> tuple[Budget, ...]:
         """What the delivered network keeps: those of --budget."""
         return parse_all(self.settings.budget)
+
+    @property
+    def objectives(self) -> list[str]:
+        """The metrics that accuracy is traded for, each once."""
+        return list(dict.fromkeys(b.metric for aim in self.aims for b in aim.budgets))
 
     @property
     def recipe(self) -> Recipe:
@@ -147,7 +151,6 @@ def calibration_of(job: PruneJob) -> Calibration:
 
 def prune_configuration(job: PruneJob) -> dict[str, Any]:
     """The content of config.json."""
-    budgets = [budget for budget in job.budgets]
     value = {
         "command": "prune",
         "argv": command_line(),
@@ -156,22 +159,14 @@ def prune_configuration(job: PruneJob) -> dict[str, Any]:
         "versions": versions(),
         "device": {"type": job.device.type, "name": device_name(job.device), "threads": torch.get_num_threads()},
         "target": asdict(job.bench.target),
-        "budgets": [{"text": b.text, "metric": b.metric, "limit": b.limit} for b in budgets if not b.relative],
-        "objectives": list(dict.fromkeys(b.metric for aim in job.aims for b in aim.budgets)),
+        "budgets": [{"text": b.text, "metric": b.metric, "limit": b.limit} for b in job.budgets if not b.relative],
+        "objectives": job.objectives,
         "space": {"name": f"prune:{job.original.name}", "version": 1, "settings": dict(job.original.source)},
-        "data": described(job.data),
+        "data": described(job.data) if job.data is not None else {},
     }
     if job.data is not None:
         value |= {"training": vars(job.training), "augmentation": vars(job.augmentation)}
     return json.loads(json.dumps(value))
-
-
-def described(data: Dataset | None) -> Mapping[str, Any]:
-    """What config.json keeps of the data."""
-    if data is None:
-        return {}
-    names = ("name", "fingerprint", "classes", "class_names", "channels", "resolution", "mean", "std")
-    return {**{n: getattr(data, n) for n in names}, "train": len(data.train), "val": len(data.val)}
 
 
 # -- parts
