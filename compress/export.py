@@ -46,7 +46,7 @@ class Agreement:
     """How a reloaded network compares to the one in memory on the same images.
 
     `argmax_agreement` is the fraction of all images with the same class, `decided_agreement` the fraction among those
-    that are not ties (see TIE); `max_difference` is of the logits, `scale` the largest logit in memory.
+    that are not ties, by default as TIE says; `max_difference` is of the logits, `scale` the largest logit in memory.
     """
 
     argmax_agreement: float
@@ -57,7 +57,9 @@ class Agreement:
     scale: float
 
 
-def agreement(module: nn.Module, loaded: Callable[[Tensor], Tensor], images: Tensor, batch: int = 64) -> Agreement:
+def agreement(
+    module: nn.Module, loaded: Callable[[Tensor], Tensor], images: Tensor, batch: int = 64, tie: float = TIE
+) -> Agreement:
     """Run `module` and `loaded` on normalized images (N, C, H, W), N > 0, and compare their logits.
 
     Raises VerificationFailed if `loaded` fails or gives logits of another shape.
@@ -70,7 +72,7 @@ def agreement(module: nn.Module, loaded: Callable[[Tensor], Tensor], images: Ten
     scale = ours.abs().max().item()
     same = ours.argmax(1) == theirs.argmax(1)
     best = ours.topk(min(2, ours.shape[1]), dim=1).values
-    decided = (best[:, 0] - best[:, -1] >= TIE * scale) | (ours.shape[1] == 1)
+    decided = (best[:, 0] - best[:, -1] >= tie * scale) | (ours.shape[1] == 1)
     return Agreement(
         argmax_agreement=same.float().mean().item(),
         max_difference=(ours - theirs).abs().max().item(),

@@ -32,7 +32,8 @@ class VerifyInputs:
     """What is compared: the files of `folder` against the network in memory and the plan's cost.
 
     `module` is in eval mode on the CPU; `rebuild` gives a plain network of the same architecture with other weights;
-    `images` are normalized, (N, C, H, W), N > 0; `recount(module, one image)` counts without the plan.
+    `images` are normalized, (N, C, H, W), N > 0; `recount(module, one image)` counts without the plan. Logits of an exported
+    file may differ by `tolerance` of the largest one. `stored` is the size that is promised, by default that of the weights.
     """
 
     folder: Path
@@ -43,6 +44,8 @@ class VerifyInputs:
     budgets: tuple[Budget, ...]
     latency: Metric | None
     recount: Recount
+    tolerance: float = TOLERANCE
+    stored: Metric | None = None
 
 
 def verify(inputs: VerifyInputs) -> dict[str, object]:
@@ -86,11 +89,12 @@ def _check_format(inputs: VerifyInputs, name: str) -> list[JsonRow]:
     titles = (f"{name}: same class", f"{name}: largest logit difference")
     try:
         loaded = load_format(name, inputs.folder / f"model{FORMATS[name].suffix}")
-        result = agreement(inputs.module, loaded, inputs.images)
+        result = agreement(inputs.module, loaded, inputs.images, tie=max(TIE, inputs.tolerance))
     except VerificationFailed as error:
         return [_row(title, False, None, None, str(error)) for title in titles]
-    limit = TOLERANCE * result.scale
-    ties = f"{_images(result)}, {result.ties} of them ties within {TIE:g} of the largest logit, which are left out"
+    limit = inputs.tolerance * result.scale
+    near = f"{result.ties} of them ties within {max(TIE, inputs.tolerance):g} of the largest logit"
+    ties = f"{_images(result)}, {near}, which are left out"
     return [
         _row(titles[0], result.decided_agreement == 1.0, result.decided_agreement, 1.0, ties),
         _row(
@@ -98,7 +102,7 @@ def _check_format(inputs: VerifyInputs, name: str) -> list[JsonRow]:
             result.max_difference <= limit,
             result.max_difference,
             limit,
-            f"at most {TOLERANCE:g} of the largest logit, {result.scale:.4g}",
+            f"at most {inputs.tolerance:g} of the largest logit, {result.scale:.4g}",
         ),
     ]
 
@@ -111,7 +115,9 @@ def _verified_cost(inputs: VerifyInputs, recounted: Cost) -> Cost:
     metrics = {n: m for n, m in inputs.plan_cost.metrics.items() if n not in ("macs", "params", "size_bytes", *MEASURED)}
     metrics |= {n: m for n, m in recounted.metrics.items() if n in ("macs", "params")}
     weights = inputs.folder / WEIGHTS
-    if weights.is_file():
+    if inputs.stored is not None:
+        metrics["size_bytes"] = inputs.stored
+    elif weights.is_file():
         metrics["size_bytes"] = Metric(weights.stat().st_size, "B", f"size of {WEIGHTS}")
     if inputs.latency is not None:
         metrics["latency_ms"] = inputs.latency

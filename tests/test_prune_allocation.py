@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from prune_toy import chain, cifar_resnet, group, in_blocks, problem
 
+from compress.allocate import cheapest
 from compress.prune.allocation import ALLOCATIONS
-from compress.prune.allocation_rd import cheapest
 from compress.prune.fitting import fill, shrink
 from compress.prune.widths import WidthModel
 from nas.budget import check

@@ -14,7 +14,7 @@ from nas.rundir import RunDir
 from nas.supernet.supernet import Supernet, initialize
 from nas.training import loop
 from nas.training.loop import Checkpoints, TrainConfig, learning_rate, make_optimizer, train
-from nas.training.objectives import at_resolution, classification, distillation, sandwich, soft_cross_entropy, uniform
+from nas.training.objectives import Distillation, at_resolution, classification, distillation, sandwich, soft_cross_entropy, uniform
 
 CONFIG = TrainConfig(epochs=2, batch_size=16, lr=0.05)
 AUGMENTATION = Augmentation(crop_padding=1, flip=False)
@@ -136,7 +136,7 @@ def test_distillation_mixes_labels_and_teacher():
     student, teacher = space.network(space.smallest()), space.network(space.largest())
     initialize(student, 0), initialize(teacher, 1)
     x, y = torch.randn(8, 1, 8, 8), torch.arange(8) % 3
-    (mixed,) = distillation(student, teacher.eval(), share=0.25)(x, y, 0)
+    (mixed,) = distillation(student, teacher.eval(), Distillation(share=0.25))(x, y, 0)
     (label,) = classification(student)(x, y, 0)
     torch.testing.assert_close(mixed, 0.75 * label + 0.25 * soft_cross_entropy(student(x), teacher(x)))
 

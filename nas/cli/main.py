@@ -8,7 +8,22 @@ from typing import Annotated
 
 import typer
 
-from nas.cli import cost, export, profile, prune, report, search, spaces, train, verify
+from nas.cli import (
+    cost,
+    dashboard,
+    diff,
+    export,
+    extract,
+    profile,
+    prune,
+    quantize,
+    report,
+    search,
+    spaces,
+    train,
+    verify,
+    watch,
+)
 from nas.cli.progress import LogLines
 
 app = typer.Typer(
@@ -21,12 +36,17 @@ app = typer.Typer(
 for command in (
     search.search,
     prune.prune,
+    quantize.quantize,
     train.train,
     profile.profile,
     cost.cost,
     export.export,
     report.report,
+    watch.watch,
+    dashboard.dashboard,
     verify.verify,
+    extract.extract,
+    diff.diff,
     spaces.spaces,
 ):
     app.command()(command)

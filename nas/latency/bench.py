@@ -61,6 +61,14 @@ class Bench:
         builders = {str(path): partial(self._runtime.load, path, x, self.setting) for path, x in examples.items()}
         return {Path(name): timing for name, timing in self._time(builders).items()}
 
+    def time_cases(self, cases: Mapping[str, tuple[Path, str]], example: Tensor) -> dict[str, Timing]:
+        """Time exported files, each in a precision, on the images `example` (N, C, H, W), interleaved."""
+        builders = {
+            name: partial(self._runtime.load, path, example, replace(self.setting, precision=precision))
+            for name, (path, precision) in cases.items()
+        }
+        return self._time(builders)
+
     @property
     def _runtime(self) -> Runtime:
         return named(self.name)

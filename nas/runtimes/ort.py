@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +25,7 @@ if TYPE_CHECKING:  # loaded when it runs: most commands need no onnxruntime
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 CALIBRATION_BATCHES = 2
 _ERRORS_ONLY = 3
+_KERNEL = "_kernel_time"
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,17 @@ def session(model: bytes, setting: Setting) -> onnxruntime.InferenceSession:
     provider = PROVIDERS[setting.device_type]
     if provider not in onnxruntime.get_available_providers():
         raise InvalidSetting(f"this onnxruntime has no {provider}; pip install onnxruntime-gpu, or use --runtime torch")
+    return onnxruntime.InferenceSession(model, _options(setting), providers=[provider])
+
+
+def _options(setting: Setting) -> onnxruntime.SessionOptions:
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = setting.threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _ERRORS_ONLY
-    return onnxruntime.InferenceSession(model, options, providers=[provider])
+    return options
 
 
 def runner(model: bytes, setting: Setting) -> Callable[[np.ndarray], np.ndarray]:
@@ -73,6 +82,35 @@ def runner(model: bytes, setting: Setting) -> Callable[[np.ndarray], np.ndarray]
     opened = session(model, setting)
     name = opened.get_inputs()[0].name
     return lambda images: opened.run(None, {name: images})[0]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """An operator of a model as onnxruntime ran it: after fusing, with the median of its times."""
+
+    name: str
+    op: str
+    ms: float
+
+
+def operators(path: Path, images: np.ndarray, setting: Setting, passes: int = 15) -> list[Ran]:
+    """What a file spends its time on: `passes` runs on `images`, with onnxruntime's profiler, which slows them a little."""
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory() as folder:
+        options = _options(setting)
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        opened = onnxruntime.InferenceSession(path.read_bytes(), options, providers=[PROVIDERS[setting.device_type]])
+        for _ in range(passes):
+            opened.run(None, {opened.get_inputs()[0].name: images})
+        events = json.loads(Path(opened.end_profiling()).read_text(encoding="utf-8"))
+    times: dict[tuple[str, str], list[float]] = {}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith(_KERNEL):
+            key = event["name"].removesuffix(_KERNEL), event["args"]["op_name"]
+            times.setdefault(key, []).append(event["dur"] / 1000)
+    return [Ran(name, op, statistics.median(values)) for (name, op), values in times.items()]
 
 
 def quantized(model: bytes, images: np.ndarray) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -23,9 +24,26 @@ def at_resolution(network: Network, side: int) -> Network:
     return lambda images: network(resize(images, side))
 
 
-def soft_cross_entropy(logits: Tensor, teacher: Tensor) -> Tensor:
-    """Cross-entropy of `logits` against the teacher's probabilities; both (N, classes)."""
-    return F.cross_entropy(logits.float(), teacher.float().softmax(1))
+def soft_cross_entropy(logits: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """Cross-entropy of `logits` against the teacher's probabilities, both (N, classes) and softened by `temperature`.
+
+    Times its square, so that gradients keep their size (Hinton et al. 2015).
+    """
+    soft = (teacher.float() / temperature).softmax(1)
+    return temperature**2 * F.cross_entropy(logits.float() / temperature, soft)
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """`share` of the loss is the teacher's, whose probabilities are softened by `temperature`; the rest is the labels'."""
+
+    share: float = 0.5
+    temperature: float = 1.0
+    smoothing: float = 0.0
+
+
+# for a student that starts near its teacher: a teacher that knows its training images by heart tells more at a temperature
+SOFT = Distillation(share=0.9, temperature=4.0)
 
 
 def classification(network: Network, smoothing: float = 0.0) -> Objective:
@@ -37,8 +55,8 @@ def classification(network: Network, smoothing: float = 0.0) -> Objective:
     return losses
 
 
-def distillation(network: Network, teacher: Network, share: float = 0.5, smoothing: float = 0.0) -> Objective:
-    """Mean of label and teacher cross-entropy, weighted by `share`; both see the same view (Beyer et al. 2022).
+def distillation(network: Network, teacher: Network, config: Distillation = Distillation()) -> Objective:
+    """Weighted mean of label and teacher cross-entropy; both see the same view (Beyer et al. 2022).
 
     The teacher is in evaluation mode.
     """
@@ -47,8 +65,8 @@ def distillation(network: Network, teacher: Network, share: float = 0.5, smoothi
         with torch.no_grad():
             soft = teacher(images)
         logits = network(images)
-        label = F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
-        yield (1 - share) * label + share * soft_cross_entropy(logits, soft)
+        label = F.cross_entropy(logits.float(), targets, label_smoothing=config.smoothing)
+        yield (1 - config.share) * label + config.share * soft_cross_entropy(logits, soft, config.temperature)
 
     return losses
 

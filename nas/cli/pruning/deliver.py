@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,11 +12,12 @@ import torch.nn as nn
 from torch import Tensor
 
 from compress.export import write_files
+from compress.prune.history import History
 from compress.prune.saved import HISTORY, SOURCE, read_history, read_source
 from compress.verify import VerifyInputs, verify
+from nas import files
 from nas.budget import Budget, excess
-from nas.cli.deliver import BEST, VERIFIED_IMAGES, network_row
-from nas.cli.job import versions
+from nas.cli.deliver import BEST, VERIFIED_IMAGES, VERIFY, delivered_row, header, network_row, write_card
 from nas.cli.progress import log
 from nas.cli.pruning.clock import Clock
 from nas.cli.pruning.job import PruneJob
@@ -23,8 +26,6 @@ from nas.cli.sources import rebuilt
 from nas.cost.recount import recount
 from nas.data.dataset import plain_batches
 from nas.evaluation.supernet import accuracy, prepared
-from nas.latency.machine import device_name
-from nas.report.card import model_card
 from nas.rundir import RunDir
 from nas.runtimes import named
 from nas.torch_seeding import generator
@@ -34,41 +35,66 @@ from nas.trial import Trial, pareto_front
 VERIFIED_WORK, FEWEST = 2e11, 8
 
 
+@dataclass(frozen=True)
+class Stored:
+    """The network of a trial, and how it is built again."""
+
+    trial: Trial
+    module: nn.Module
+    source: Mapping[str, Any]
+    history: History
+
+
 def deliver_pruned(job: PruneJob, run: RunDir, clock: Clock, trials: Sequence[Trial]) -> dict[str, Any]:
     """Write and verify best/, and return the summary. Test data are read here, once."""
-    trial = chosen(job, trials)
-    module, scores = network_of(run, trial), dict(trial.scores)
-    original = dict(trials[0].scores)
+    trial, folder = chosen(job, trials), run.path / BEST
     if job.data is not None:
         log("reading the test data, for the original and the delivered network alone")
-        test = job.data.load_test()
-        for network, found in ((job.original.module, original), (module, scores)):
-            found["test_accuracy"] = accuracy(network.to(job.device), test, job.data, job.data.resolution)
-    log("writing and verifying the model files")
-    verdict = write_verified(job, run, clock, trial, module.cpu().to(memory_format=torch.contiguous_format))
+    original = replace(trials[0], scores={**trials[0].scores, **tested(job, job.original.module)})
+    handed, verdict = hand_over(job, run, clock, trial, folder)
     summary: dict[str, Any] = {
-        "command": "prune",
-        "seed": job.settings.seed,
-        "versions": versions(),
-        "device": {"type": job.device.type, "name": device_name(job.device)},
-        "data": {"name": job.data.name, "fingerprint": job.data.fingerprint} if job.data else {},
-        # timed beside the delivered file, for the machine's speed drifts
-        "original": {
-            "name": job.original.name,
-            "metrics": {**trials[0].cost.values(), **original, "latency_ms": verdict["original"]["latency_ms"]["value"]},
-        },
-        "budget": verdict["budgets"],
-        "verified": verdict["ok"],
-        "best": {
-            "key": trial.architecture.key,
-            "architecture": trial.architecture.to_json(),
-            "metrics": {**{n: m["value"] for n, m in verdict["metrics"].items()}, **scores},
-        },
+        **header(job, "prune"),
+        "original": original_row(job, original, verdict),
+        **handed,
         "front": [network_row(t) for t in front_of(job, trials)],
         "trials": len(trials),
     }
-    run.write_text(f"{BEST}/README.md", model_card(summary, run.config, verdict))
+    write_card(folder, summary, run.config, verdict)
     return summary
+
+
+def hand_over(job: PruneJob, run: RunDir, clock: Clock, trial: Trial, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Write the network of a trial into `folder` and verify it there. Test data are read here.
+
+    Returns what the summary has of it, and the content of verify.json.
+    """
+    stored = stored_of(job, run, trial)
+    scores = {**trial.scores, **tested(job, stored.module)}
+    log("writing and verifying the model files")
+    verdict = write_verified(job, run, clock, stored, folder)
+    return delivered_row(trial.architecture, verdict, scores), verdict
+
+
+def stored_of(job: PruneJob, run: RunDir, trial: Trial) -> Stored:
+    """The network of a trial, the original with an empty history."""
+    if trial.number == 0:
+        return Stored(trial, job.original.module, job.original.source, History())
+    folder = run.path / NETWORKS / trial.architecture.key
+    return Stored(trial, network_of(run, trial), read_source(folder), read_history(folder))
+
+
+def tested(job: PruneJob, module: nn.Module) -> dict[str, float]:
+    """Accuracy on the test images; nothing without data."""
+    if job.data is None:
+        return {}
+    right = accuracy(module.to(job.device), job.data.load_test(), job.data, job.data.resolution)
+    return {"test_accuracy": right}
+
+
+def original_row(job: PruneJob, original: Trial, verdict: Mapping[str, Any]) -> dict[str, Any]:
+    """What a summary has of the original, timed beside the delivered file: the machine's speed drifts."""
+    metrics = {**original.cost.values(), **original.scores, "latency_ms": verdict["original"]["latency_ms"]["value"]}
+    return {"name": job.original.name, "metrics": metrics}
 
 
 def chosen(job: PruneJob, trials: Sequence[Trial]) -> Trial:
@@ -102,28 +128,27 @@ def front_of(job: PruneJob, trials: Sequence[Trial]) -> list[Trial]:
     return [trials[i] for i in pareto_front(points)]
 
 
-def write_verified(job: PruneJob, run: RunDir, clock: Clock, trial: Trial, module: nn.Module) -> dict[str, Any]:
-    """Write the files of best/, reload, recount and time them; returns and writes the content of verify.json."""
-    folder, images = run.path / BEST, verification_images(job, trial)
-    stored = run.path / NETWORKS / trial.architecture.key
-    source, history = read_source(stored), read_history(stored)
+def write_verified(job: PruneJob, run: RunDir, clock: Clock, stored: Stored, folder: Path) -> dict[str, Any]:
+    """Write the files of `folder`, reload, recount and time them; returns and writes the content of verify.json."""
+    module, arch = stored.module.cpu().to(memory_format=torch.contiguous_format), stored.trial.architecture
+    images = verification_images(job, stored.trial)
     described = {
-        **trial.architecture.to_json(),
-        "key": trial.architecture.key,
-        "pruned": source,
-        "history": history.to_json(),
+        **arch.to_json(),
+        "key": arch.key,
+        "pruned": stored.source,
+        "history": stored.history.to_json(),
         "data": run.config["data"],
     }
     write_files(folder, module.eval(), described, images[:1])
-    run.write_json(f"{BEST}/{SOURCE}", source)
-    run.write_json(f"{BEST}/{HISTORY}", history.to_json())
+    files.replace(folder / SOURCE, files.to_json(stored.source))
+    files.replace(folder / HISTORY, files.to_json(stored.history.to_json()))
     times = clock.side_by_side(folder / f"model{named(job.bench.name).suffix}")
     # a share of the original's time is judged by what both took side by side
     reference = cost_of(job, job.original.module.cpu(), times.original)
     inputs = VerifyInputs(
         folder=folder,
         module=module,
-        rebuild=lambda: rebuilt(stored),
+        rebuild=lambda: rebuilt(folder),
         images=images,
         plan_cost=cost_of(job, module, None),
         budgets=tuple(budget.resolve(reference) for budget in job.budgets),
@@ -132,7 +157,7 @@ def write_verified(job: PruneJob, run: RunDir, clock: Clock, trial: Trial, modul
     )
     verdict = verify(inputs)
     verdict["original"] = {"latency_ms": vars(times.original)}
-    run.write_json(f"{BEST}/verify.json", verdict)
+    files.replace(folder / VERIFY, files.to_json(verdict))
     return verdict
 
 

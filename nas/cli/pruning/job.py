@@ -15,7 +15,7 @@ from compress.prune.pipeline import Calibration, Recipe, needs_data
 from nas.budget import Budget, parse_all
 from nas.cli.job import LEARNING_RATES, SMALL_NETWORK, described, pick_device, precision, versions
 from nas.cli.profiling import bench_for
-from nas.cli.pruning.original import Original, read_original, statistics_of
+from nas.cli.pruning.original import Named, Original, read_original, statistics_of
 from nas.cli.pruning.settings import PruneSettings
 from nas.cli.settings import command_line
 from nas.cost.counting import count
@@ -114,7 +114,7 @@ def make_prune_job(settings: PruneSettings) -> PruneJob:
     if settings.precision == "int8":
         raise InvalidSetting("--precision 'int8': pruning delivers networks in floating point; quantize what it delivers")
     bench = bench_for(settings.runtime, Setting(str(device), settings.precision, settings.batch, settings.threads or 1))
-    data = _data(settings)
+    data = read_data(settings)
     original = read_original(settings, data)
     # threads of small networks mostly wait for each other
     small = count(original.plan).values()["macs"] < SMALL_NETWORK
@@ -172,7 +172,8 @@ def prune_configuration(job: PruneJob) -> dict[str, Any]:
 # -- parts
 
 
-def _data(settings: PruneSettings) -> Dataset | None:
+def read_data(settings: Named) -> Dataset | None:
+    """The data set that a user names, None where none is named. Raises InvalidData."""
     if settings.data is None:
         return None
     folder = Path(settings.data_dir) if settings.data_dir else None

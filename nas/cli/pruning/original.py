@@ -17,7 +17,9 @@ from compress.prune.cifar_resnet import CIFAR_RESNETS, INPUT_SHAPE, MEAN, STD
 from compress.prune.pipeline import example_of
 from compress.prune.saved import SOURCE
 from compress.prune.sources import load_into
+from compress.quantize.saved import QUANTIZATION
 from nas.cli.pruning.settings import PruneSettings
+from nas.cli.quantizing.settings import QuantizeSettings
 from nas.cli.sources import BEST, DEFAULT_SHAPE, Shape, architecture_of, build, full_name, read_shape, reload, shape_of
 from nas.cost.trace import trace
 from nas.data.dataset import Dataset
@@ -25,6 +27,8 @@ from nas.errors import InvalidSetting
 from nas.plan import Plan
 from nas.rundir import RunDir
 
+# settings that name a network: `network`, `weights`, and `shape` or `resolution` of its images
+Named = PruneSettings | QuantizeSettings
 # networks that bring their own number of classes
 OWN_CLASSES = ("python:",)
 
@@ -50,7 +54,7 @@ class Original:
         return trace(self.module, torch.zeros(1, *self.shape))
 
 
-def read_original(settings: PruneSettings, data: Dataset | None) -> Original:
+def read_original(settings: Named, data: Dataset | None) -> Original:
     """Build the network that a user names, with the weights of a file; images are those of `data`, or of --shape.
 
     Raises InvalidSetting if there is no such network, or if weights or data do not fit it.
@@ -86,6 +90,8 @@ def _of_run(path: Path, weights: str | None, data: Dataset | None) -> Original:
         raise InvalidSetting(f"--weights {weights!r}: {str(path)!r} has its own, in best/{WEIGHTS}; drop --weights")
     run = RunDir.read(path)
     stored, folder = run.config["data"], path / "best"
+    if (folder / QUANTIZATION).is_file():
+        raise InvalidSetting(f"{str(path)!r} holds a network that is quantized already; give the one that it was made of")
     if (folder / SOURCE).is_file():
         module = reload(folder)
         earlier = run.read_json(f"best/{SOURCE}")
@@ -106,7 +112,7 @@ def _of_run(path: Path, weights: str | None, data: Dataset | None) -> Original:
     return original
 
 
-def _image_shape(settings: PruneSettings, text: str, data: Dataset | None) -> Shape:
+def _image_shape(settings: Named, text: str, data: Dataset | None) -> Shape:
     """That of the data, or else --shape, the network's own with --resolution. Raises InvalidSetting for two answers."""
     if data is not None:
         if settings.shape:

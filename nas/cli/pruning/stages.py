@@ -26,11 +26,10 @@ from nas.cost.trace import trace
 from nas.evaluation.supernet import calibrate, judge
 from nas.rundir import RunDir
 from nas.training.loop import Checkpoints
-from nas.training.objectives import classification, distillation
+from nas.training.objectives import SOFT, classification, distillation
 from nas.trial import Trial
 
 CUTS, STAGES, NETWORKS = "cuts.jsonl", "stages.jsonl", "networks"
-TEACHER_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Candidate:
 
 def trials_of(job: PruneJob, run: RunDir, workshop: Workshop) -> list[Trial]:
     """The original as trial 0, then one trial for each aim; those that are recorded are not done again."""
-    done = [_from_record(record) for record in run.trials()]
+    done = [trial_of(record) for record in run.trials()]
     for number in range(len(done), 1 + len(job.aims)):
         start = time.monotonic()
         trial = _original_trial(job, workshop) if number == 0 else _trial(job, run, workshop, number)
@@ -59,7 +58,8 @@ def network_of(run: RunDir, trial: Trial) -> nn.Module:
     return reload(run.path / NETWORKS / trial.architecture.key)
 
 
-def _from_record(record: dict[str, Any]) -> Trial:
+def trial_of(record: dict[str, Any]) -> Trial:
+    """Read a line of trials.jsonl."""
     stored = record["architecture"]
     return Trial.from_json(record, Architecture(stored["space"], stored["choices"]))
 
@@ -157,7 +157,7 @@ def _finetuned(job: PruneJob, run: RunDir, candidate: Candidate, before: dict[st
     student = method.student(job, reload(candidate.folder)).to(job.device).to(memory_format=torch.channels_last)
     if job.original.trained:
         teacher = job.original.module.to(job.device).to(memory_format=torch.channels_last)
-        objective = distillation(student, teacher, TEACHER_SHARE, job.settings.smoothing)
+        objective = distillation(student, teacher, replace(SOFT, smoothing=job.settings.smoothing))
     else:
         objective = classification(student, job.settings.smoothing)
     objective = method.objective(job, student, objective)

@@ -1,0 +1,140 @@
+"""Mixed precision: the number format of each layer, so that the network keeps budgets on size and bit operations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+from torch import Tensor
+
+from compress.allocate import cheapest
+from compress.quantize.formats import FLOAT, FORMATS, INT8
+from compress.quantize.graph import Layer, Network
+from compress.quantize.ptq import judge_of
+from compress.quantize.ranges import CALIBRATIONS, histograms
+from compress.quantize.scheme import Scheme
+from compress.quantize.sensitivity import SENSITIVITIES, Losses
+from compress.quantize.simulate import simulated
+from nas.budget import Budget, Cost, Metric, excess, format_value
+from nas.errors import InfeasibleBudget, InvalidBudget, InvalidSetting
+
+ROUNDS = 12
+BITS_BUDGETS = ("size_bytes", "bitops")
+
+
+@dataclass(frozen=True)
+class MixConfig:
+    """Which formats weights and inputs may have, and how the cost in accuracy is told."""
+
+    weights: tuple[str, ...] = ("2", "3", "4", "6", "8")
+    inputs: tuple[str, ...] = (INT8,)
+    sensitivity: str = "ablation"
+
+    def __post_init__(self) -> None:
+        """Check the names. Raises InvalidSetting."""
+        if self.sensitivity not in SENSITIVITIES:
+            raise InvalidSetting(f"--sensitivity {self.sensitivity!r} is not known; choose one of {', '.join(SENSITIVITIES)}")
+        for name in (*self.weights, *self.inputs):
+            if name not in FORMATS:
+                raise InvalidSetting(f"--bits {name!r} is not a number format; choose of {', '.join(FORMATS)}")
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """A scheme, and what it is told to cost in accuracy, by layer."""
+
+    scheme: Scheme
+    losses: Losses
+
+
+def mixed(network: Network, budgets: Sequence[Budget], original: Cost, batches: Sequence[Tensor], config: MixConfig) -> Mixed:
+    """Choose formats whose losses sum up to the least under `budgets` on stored weights (MB) and bit operations (BitOps).
+
+    The dynamic program is the one of pruning's widths. `original` is the cost of the network in fp32. Raises InvalidBudget for
+    budgets that bits do not change, InfeasibleBudget with the least that is possible.
+    """
+    for budget in budgets:
+        if budget.metric not in BITS_BUDGETS:
+            raise InvalidBudget(f"budget {budget.text!r} does not depend on bits; give stored weights (2MB) or 5GBitOps")
+    of_weights = SENSITIVITIES[config.sensitivity](network, config.weights, batches)
+    of_inputs = _input_losses(network, config.inputs, batches)
+    options = list(product(config.weights, config.inputs))
+    losses = [np.array([of_weights[x.name][w] + of_inputs[x.name][a] for w, a in options]) for x in network.layers]
+    limit = 1.0
+    for _ in range(ROUNDS):
+        shares = [_shares(layer, options, budgets) for layer in network.layers]
+        chosen = cheapest(list(zip(shares, losses, strict=True)), limit)
+        scheme = _scheme(network, [options[place] for place in chosen])
+        over = excess(budgets, cost_of(network, scheme, original))
+        if over == 0:
+            return Mixed(scheme, of_weights)
+        limit *= 1 - min(0.5, max(over, 1e-3))  # what layers share is not in the sums
+    raise _infeasible(network, budgets, original, config)
+
+
+def cost_of(network: Network, scheme: Scheme, original: Cost) -> Cost:
+    """What a network costs by `scheme`: stored weights, scales and biases in their formats, and bit operations.
+
+    Products of activations, as in attention, count with the format of the others.
+    """
+    size = sum(stored_bytes(layer, scheme.weights[layer.name]) for layer in network.layers)
+    rest = original.values()["macs"] - sum(layer.macs for layer in network.layers)
+    bitops = rest * FORMATS[scheme.others].bits ** 2 + sum(
+        layer.macs * FORMATS[scheme.weights[layer.name]].bits * FORMATS[scheme.of_point(network, layer.source)].bits
+        for layer in network.layers
+    )
+    stored = Metric(size, "B", "simulated", context="weights packed in their formats, with their scales and biases")
+    done = Metric(bitops, "bit operations", "plan")
+    return replace(original, metrics={**original.metrics, "size_bytes": stored, "bitops": done})
+
+
+def stored_bytes(layer: Layer, name: str) -> float:
+    """Weights in their format, and for each channel a bias, and a scale where the weights are rounded, in 32 bits."""
+    bits = FORMATS[name].bits
+    return layer.params * bits / 8 + layer.channels * (4 if name == FLOAT else 8)
+
+
+def _shares(layer: Layer, options: Sequence[tuple[str, str]], budgets: Sequence[Budget]) -> np.ndarray:
+    """What part of the budgets a layer takes by each option: of several budgets the mean."""
+    costs: Mapping[str, Callable[[str, str], float]] = {
+        "size_bytes": lambda w, a: stored_bytes(layer, w),
+        "bitops": lambda w, a: layer.macs * FORMATS[w].bits * FORMATS[a].bits,
+    }
+    return np.array([np.mean([costs[b.metric](w, a) / b.limit for b in budgets]) for w, a in options])
+
+
+def _scheme(network: Network, chosen: Sequence[tuple[str, str]]) -> Scheme:
+    names = [layer.name for layer in network.layers]
+    widest = max((a for _, a in chosen), key=lambda name: FORMATS[name].bits)
+    weights, inputs = ({n: pair[i] for n, pair in zip(names, chosen, strict=True)} for i in (0, 1))
+    return Scheme(weights, inputs, widest)
+
+
+def _input_losses(network: Network, formats: Sequence[str], batches: Sequence[Tensor]) -> Losses:
+    """Divergence of the output when what this layer reads is rounded, and nothing else; 0 where there is no choice."""
+    names = [layer.name for layer in network.layers]
+    if len(formats) == 1:
+        return {name: {formats[0]: 0.0} for name in names}
+    judge, seen = judge_of(network, batches), histograms(network, batches)
+    floats = {name: FLOAT for name in names}
+    found: dict[str, dict[str, float]] = {}
+    for layer in network.layers:
+        found[layer.name] = {}
+        for name in formats:
+            levels = 1 << min(16, FORMATS[name].bits)
+            ranges = {point: CALIBRATIONS["mse"](seen[point], levels) for point in [layer.source]}
+            module = simulated(network, Scheme(floats, {**floats, layer.name: name}, FLOAT), ranges)
+            found[layer.name][name] = judge.error(module)
+    return found
+
+
+def _infeasible(network: Network, budgets: Sequence[Budget], original: Cost, config: MixConfig) -> InfeasibleBudget:
+    least = min(config.weights, key=lambda n: FORMATS[n].bits), min(config.inputs, key=lambda n: FORMATS[n].bits)
+    cost = cost_of(network, _scheme(network, [least] * len(network.layers)), original).values()
+    texts = ", ".join(f"{budget.text!r}" for budget in budgets)
+    smallest = ", ".join(format_value(metric, cost[metric]) for metric in BITS_BUDGETS)
+    return InfeasibleBudget(
+        f"no choice of bits keeps {texts}: with w{least[0]}a{least[1]} everywhere the network has {smallest}"
+    )

@@ -1,0 +1,71 @@
+"""Cross-layer equalization: channels of neighbouring layers are scaled so that their weights have like ranges, exactly.
+
+Nagel et al. 2019, "Data-free quantization through weight equalization and bias correction".
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import fx
+
+from compress.quantize.graph import WEIGHTED, Network, Node, described
+
+aten = torch.ops.aten
+ROUNDS = 10
+_LEAST = 1e-8
+
+
+def equalized(network: Network) -> Network:
+    """A copy of `network` that computes the same with other weights; pairs with another activation than ReLU stay."""
+    module = copy.deepcopy(network.module)
+    found = described(module)
+    nodes = {node.name: node for node in module.graph.nodes}
+    pairs = [pair for layer in found.layers if (pair := _pair(nodes[layer.node], module)) is not None]
+    for _ in range(ROUNDS):
+        for first, second in pairs:
+            _equalize(module, first, second)
+    return found
+
+
+def _pair(first: Node, module: fx.GraphModule) -> tuple[Node, Node] | None:
+    """A layer and the only one that reads it, whose input channels are its output channels one by one."""
+    node = first
+    for _ in range(2):
+        users = list(node.users)
+        if len(users) != 1:
+            return None
+        node = users[0]
+        if node.target is not aten.relu.default:
+            break
+    if node.target not in WEIGHTED or not _is_parameter(node.args[1]):
+        return None
+    into = module.get_parameter(str(node.args[1].target)).shape[1]
+    out = len(module.get_parameter(str(first.args[1].target)))
+    return (first, node) if into == out or (into == 1 and _is_depthwise(node, out)) else None
+
+
+def _is_parameter(node: object) -> bool:
+    return isinstance(node, fx.Node) and node.op == "get_attr"
+
+
+def _is_depthwise(node: Node, channels: int) -> bool:
+    return len(node.args) > 6 and node.args[6] == channels
+
+
+def _equalize(module: fx.GraphModule, first: Node, second: Node) -> None:
+    """Divide output channels of the first layer by s, and multiply what the second one reads by s."""
+    one, two = (module.get_parameter(str(node.args[1].target)) for node in (first, second))
+    depthwise = two.shape[1] == 1 and len(one) > 1
+    with torch.no_grad():
+        reads = two.flatten(1) if depthwise else two.transpose(0, 1).flatten(1)
+        ranges = one.flatten(1).abs().amax(1), reads.abs().amax(1)
+        scale = torch.where(
+            (ranges[0] > _LEAST) & (ranges[1] > _LEAST), (ranges[0] / ranges[1].clamp_min(_LEAST)).sqrt(), torch.ones(len(one))
+        )
+        one.div_(scale.reshape(-1, *(1 for _ in one.shape[1:])))
+        if len(first.args) > 2 and _is_parameter(first.args[2]):
+            module.get_parameter(str(first.args[2].target)).div_(scale)
+        shape = (-1, *(1 for _ in two.shape[1:])) if depthwise else (1, -1, *(1 for _ in two.shape[2:]))
+        two.mul_(scale.reshape(shape))

@@ -1,0 +1,274 @@
+"""The graph that is quantized: a network as ATen operations, batch norms folded, with the places where values are rounded."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from nas.errors import InvalidSetting
+
+aten = torch.ops.aten
+Node = Any  # fx.Node, whose arguments have no type that a checker could follow
+WEIGHTED = {
+    aten.conv1d.default,
+    aten.conv2d.default,
+    aten.conv2d.padding,
+    aten.conv3d.default,
+    aten.linear.default,
+}
+# what an int8 kernel does in one go with the layer before it
+FUSED = {aten.relu.default, aten.hardtanh.default, aten.relu6.default, aten.clamp.default}
+# what int8 kernels read
+READERS = WEIGHTED | {
+    aten.add.Tensor,
+    aten.matmul.default,
+    aten.bmm.default,
+    aten.avg_pool2d.default,
+    aten.adaptive_avg_pool2d.default,
+    aten.mean.dim,
+    aten.cat.default,
+}
+# these move values, and leave them as they are: their output is rounded as their input was
+MOVES = {
+    aten.max_pool2d.default,
+    aten.flatten.using_ints,
+    aten.view.default,
+    aten.reshape.default,
+    aten.permute.default,
+    aten.transpose.int,
+    aten.slice.Tensor,
+    aten.select.int,
+    aten.squeeze.dims,
+    aten.unsqueeze.default,
+    aten.contiguous.default,
+}
+_DROPPED = {aten.dropout.default, aten.dropout_.default, aten.feature_dropout.default}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer with weights: its name in the network, the operation, the points where it reads and puts out, what it costs.
+
+    `params` counts its weights without the bias, `macs` its multiply-adds for one image.
+    """
+
+    name: str
+    node: str
+    source: str
+    point: str
+    params: int
+    channels: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class Network:
+    """A folded graph in evaluation mode, its layers in order of execution, and the `points` where activations are rounded.
+
+    A point is the name of a node; each layer reads one (`source`), through operations that only move values.
+    """
+
+    module: fx.GraphModule
+    layers: tuple[Layer, ...]
+    points: tuple[str, ...]
+
+
+def network_of(module: nn.Module, shape: tuple[int, int, int]) -> Network:
+    """Trace `module` (evaluation mode, CPU) for images of `shape`, fold batch norms, and find layers and points.
+
+    Raises InvalidSetting naming what cannot be traced, and for a network without layers.
+    """
+    graph = _traced(module, shape)
+    _without_dropout(graph)
+    _functional(graph)
+    _fold_norms(graph)
+    _rename(graph)
+    found = fx.GraphModule(graph, graph.graph).eval()
+    found.graph.eliminate_dead_code()
+    found.delete_all_unused_submodules()
+    found.recompile()
+    return described(found)
+
+
+def described(module: fx.GraphModule) -> Network:
+    """Find the layers and the points of a folded graph."""
+    points = tuple(node.name for node in module.graph.nodes if _is_point(node))
+    layers = tuple(
+        _layer(node, weight)
+        for node in module.graph.nodes
+        if node.target in WEIGHTED and isinstance(weight := _tensor(module, node.args[1]), nn.Parameter)
+    )
+    if not layers:
+        raise InvalidSetting("the network has no convolution and no linear layer; there is nothing to quantize in it")
+    return Network(module, _unique(layers), points)
+
+
+def origin(node: Node) -> Node:
+    """The node whose values `node` has, moved at most."""
+    while node.target in MOVES:
+        node = node.args[0]
+    return node
+
+
+def _layer(node: Node, weight: Tensor) -> Layer:
+    outputs = prod(int(side) for side in node.meta["val"].shape[1:])
+    macs = weight.numel() * outputs // len(weight)
+    source, end = origin(node.args[0]).name, _end(node).name
+    return Layer(_path(node) or node.name, node.name, source, end, weight.numel(), len(weight), macs)
+
+
+# -- points
+
+
+def _is_point(node: Node) -> bool:
+    """Whether the values of `node` are rounded: what an int8 kernel reads or puts out, but for the network's output."""
+    if node.op == "placeholder":
+        return _is_read(node)
+    if node.op != "call_function" or node.target in MOVES or not _is_tensor(node) or _is_fused(node):
+        return False
+    if _reaches_output(node):
+        return False
+    start = _start(node)
+    return start.target in WEIGHTED or start.target in READERS or _is_read(node)
+
+
+def _is_read(node: Node) -> bool:
+    return any(user.target in READERS or (user.target in MOVES and _is_read(user)) for user in node.users)
+
+
+def _reaches_output(node: Node) -> bool:
+    return all(user.op == "output" or (user.target in MOVES and _reaches_output(user)) for user in node.users)
+
+
+def _is_fused(node: Node) -> bool:
+    """Whether the only reader is an activation that the same kernel computes."""
+    users = list(node.users)
+    return len(users) == 1 and users[0].target in FUSED and node.target in READERS
+
+
+def _end(node: Node) -> Node:
+    """The node that has the values of a layer when it is done: its activation."""
+    return next(iter(node.users)) if _is_fused(node) else node
+
+
+def _start(node: Node) -> Node:
+    before = node.args[0] if node.args else None
+    return before if node.target in FUSED and isinstance(before, fx.Node) and _is_fused(before) else node
+
+
+def _is_tensor(node: Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+# -- tracing
+
+
+def _traced(module: nn.Module, shape: tuple[int, int, int]) -> fx.GraphModule:
+    assert not module.training, "a network is quantized as it is evaluated"
+    # two images, because tracing with one makes the batch size a constant
+    try:
+        batch = ({0: torch.export.Dim("batch")},)
+        return torch.export.export(module, (torch.zeros(2, *shape),), dynamic_shapes=batch).module(check_guards=False)
+    except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError) as error:
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise InvalidSetting(
+            f"{type(module).__name__} cannot be traced by torch.export for images of {'x'.join(map(str, shape))} ({reason}); "
+            "keep control flow that depends on tensors out of its forward"
+        ) from error
+
+
+def _without_dropout(graph: fx.GraphModule) -> None:
+    for node in list(graph.graph.nodes):
+        if node.target in _DROPPED:
+            node.replace_all_uses_with(node.args[0])
+            graph.graph.erase_node(node)
+
+
+def _functional(graph: fx.GraphModule) -> None:
+    """Put operations that return a new tensor in the place of those that write into their first argument."""
+    for node in graph.graph.nodes:
+        name, _, overload = str(node.target).removeprefix("aten.").partition(".")
+        if node.op == "call_function" and name.endswith("_") and hasattr(aten, name[:-1]):
+            node.target = getattr(getattr(aten, name[:-1]), overload)
+
+
+def _fold_norms(graph: fx.GraphModule) -> None:
+    """Fold each batch norm into the convolution or linear layer before it, where nothing else reads that."""
+    readers: dict[str, int] = {}
+    for node in graph.graph.nodes:
+        if node.op == "get_attr":
+            readers[str(node.target)] = readers.get(str(node.target), 0) + len(node.users)
+    for norm in [n for n in graph.graph.nodes if n.target is aten.batch_norm.default]:
+        layer = norm.args[0]
+        if layer.target in WEIGHTED and len(layer.users) == 1 and readers.get(str(layer.args[1].target)) == 1:
+            _fold(graph, layer, norm)
+
+
+def _fold(graph: fx.GraphModule, layer: Node, norm: Node) -> None:
+    gain, shift, mean, variance = (_tensor(graph, x) for x in norm.args[1:5])
+    weight = _tensor(graph, layer.args[1])
+    assert weight is not None and mean is not None and variance is not None
+    with torch.no_grad():
+        factor = (torch.ones_like(mean) if gain is None else gain) * torch.rsqrt(variance + norm.args[7])
+        bias = _tensor(graph, layer.args[2]) if len(layer.args) > 2 else None
+        moved = (-mean if bias is None else bias - mean) * factor + (0 if shift is None else shift)
+        scaled = weight * factor.reshape(-1, *(1 for _ in weight.shape[1:]))
+    path = str(layer.args[1].target)
+    _set(graph, path, nn.Parameter(scaled.detach().clone()))
+    place = f"{path}_folded_bias"
+    _set(graph, place, nn.Parameter(moved.detach().clone()))
+    with graph.graph.inserting_before(layer):
+        node = graph.graph.get_attr(place)
+    layer.args = (*layer.args[:2], node, *layer.args[3:])
+    norm.replace_all_uses_with(layer)
+    graph.graph.erase_node(norm)
+
+
+def _tensor(graph: fx.GraphModule, node: Node) -> Tensor | None:
+    """The parameter or buffer that a node stands for."""
+    if not (isinstance(node, fx.Node) and node.op == "get_attr"):
+        return None
+    value: Any = graph
+    for part in str(node.target).split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _set(graph: fx.GraphModule, path: str, parameter: nn.Parameter) -> None:
+    parent, _, name = path.rpartition(".")
+    setattr(graph.get_submodule(parent), name, parameter)
+
+
+# -- names
+
+
+def _path(node: Node) -> str:
+    """The name of the module that a node belongs to."""
+    stack = list(node.meta.get("nn_module_stack", {}).values())
+    return str(stack[-1][0]) if stack else ""
+
+
+def _rename(graph: fx.GraphModule) -> None:
+    """Name nodes after the modules that they belong to, so that files and reports say where a value comes from."""
+    for node in graph.graph.nodes:
+        if node.op == "call_function" and _path(node):
+            operation = str(node.target).removeprefix("aten.").partition(".")[0]
+            path = re.sub(r"\W", "_", _path(node))
+            node._rename(path if node.target in WEIGHTED or path.endswith(operation) else f"{path}_{operation}")
+
+
+def _unique(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+    """A module that is called twice is two layers: the second is named after its node."""
+    seen: set[str] = set()
+    found = []
+    for layer in layers:
+        name = layer.node if layer.name in seen else layer.name
+        seen.add(name)
+        found.append(replace(layer, name=name))
+    return tuple(found)

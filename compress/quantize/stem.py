@@ -1,0 +1,80 @@
+"""A first convolution that integer kernels are quick at: few channels in many steps become more channels in fewer.
+
+Integer kernels gather the inputs of each output run by run, as many bytes at a time as there are channels: an image has 3.
+Moving each 2x2 square of pixels into the channels (space to depth) makes a convolution of stride 2 one of stride 1 with 12
+channels and half the kernel: exactly the same sums.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx
+
+from compress.quantize.graph import Node
+
+aten = torch.ops.aten
+FEW_CHANNELS = 4
+# stride, padding, dilation, groups
+_DEFAULTS: tuple[Any, ...] = ([1, 1], [0, 0], [1, 1], 1)
+
+
+def suits(node: Node, weight: Tensor, source: Node) -> bool:
+    """Whether `node` is a convolution of few channels of `source`, with a stride that divides the sides of the image."""
+    if node.target is not aten.conv2d.default or weight.shape[1] > FEW_CHANNELS:
+        return False
+    stride, _, dilation, groups = [*node.args[3:], *_DEFAULTS[len(node.args) - 3 :]]
+    value = source.meta.get("val")
+    sides = tuple(value.shape[2:]) if isinstance(value, Tensor) else ()
+    one = stride[0] == stride[1] > 1 and tuple(dilation) == (1, 1) and groups == 1
+    return one and len(sides) == 2 and all(isinstance(side, int) and side % stride[0] == 0 for side in sides)
+
+
+def rearranged_weight(weight: Tensor, stride: int, padding: tuple[int, int]) -> Tensor:
+    """Weights (O, I, K, K) as (O, stride^2 * I, k, k), with zeros where the kernel does not fill whole squares."""
+    rows, columns = (_taps(side, stride, pad) for side, pad in zip(weight.shape[2:], padding, strict=True))
+    padded = F.pad(weight, (*columns, *rows))
+    out, into, height, width = padded.shape
+    parts = padded.reshape(out, into, height // stride, stride, width // stride, stride)
+    return parts.permute(0, 3, 5, 1, 2, 4).reshape(out, into * stride**2, height // stride, width // stride)
+
+
+def rearrange(module: fx.GraphModule, node: Node, kernel: tuple[int, int], shape: tuple[int, int, int]) -> None:
+    """Let the convolution `node` read squares of the pixels of an image of `shape` as channels.
+
+    Its weights have been rearranged from `kernel`.
+    """
+    stride, padding = node.args[3][0], node.args[4] if len(node.args) > 4 else [0, 0]
+    source, graph = node.args[0], module.graph
+    channels, height, width = shape
+    pads = [_blocks(side, stride, pad, size) for side, pad, size in zip(kernel, padding, (height, width), strict=True)]
+    with graph.inserting_before(node):
+        # in this order each copy has the channels of two pixels side by side, and runtimes that put channels last move nothing
+        last = graph.call_function(aten.permute.default, (source, [0, 2, 3, 1]))
+        split = graph.call_function(
+            aten.reshape.default, (last, [-1, height // stride, stride, width // stride, stride * channels])
+        )
+        moved = graph.call_function(aten.permute.default, (split, [0, 1, 3, 2, 4]))
+        squares = graph.call_function(
+            aten.reshape.default, (moved, [-1, height // stride, width // stride, stride**2 * channels])
+        )
+        squares = graph.call_function(aten.permute.default, (squares, [0, 3, 1, 2]))
+        padded = graph.call_function(aten.constant_pad_nd.default, (squares, [*pads[1], *pads[0]]))
+    node.args = (padded, *node.args[1:3], [1, 1], [0, 0])
+
+
+def _taps(side: int, stride: int, pad: int) -> tuple[int, int]:
+    """Zeros before and after the kernel, so that it begins and ends with whole squares."""
+    before = -pad % stride
+    return before, -(before + side) % stride
+
+
+def _blocks(side: int, stride: int, pad: int, size: int) -> tuple[int, int]:
+    """Squares of padding before and after a side of `size` pixels, for as many outputs as there were; negative ones are cut."""
+    before, after = _taps(side, stride, pad)
+    outputs = (size + 2 * pad - side) // stride + 1
+    kernel = (before + side + after) // stride
+    first = (pad + before) // stride
+    return first, outputs + kernel - 1 - first - size // stride

@@ -1,0 +1,167 @@
+"""From the settings of `nas quantize` to the values that its stages work on: network, graph, data, budgets, bench."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compress.quantize.bits import MixConfig
+from compress.quantize.graph import Network, network_of
+from compress.quantize.ptq import PtqConfig
+from compress.quantize.scheme import kept_layers, read_precision
+from nas.budget import Budget, parse_all
+from nas.cli.job import LEARNING_RATES, SMALL_NETWORK, described, pick_device, precision, versions
+from nas.cli.profiling import bench_for
+from nas.cli.pruning.job import read_data
+from nas.cli.pruning.original import Original, read_original, statistics_of
+from nas.cli.quantizing.settings import QuantizeSettings
+from nas.cli.settings import command_line
+from nas.cost.counting import count
+from nas.data.augment import Augmentation, default_augmentation
+from nas.data.dataset import Dataset, epoch_batches
+from nas.errors import InvalidSetting
+from nas.evaluation.supernet import prepared
+from nas.latency.bench import Bench
+from nas.latency.machine import device_name
+from nas.runtimes.runtime import Setting
+from nas.torch_seeding import generator
+from nas.training.loop import OPTIMIZERS, TrainConfig
+
+MIXED, INT8 = "mixed", "int8"
+METHODS = ("ptq", "qat")
+# the weights are nearly where they should be
+QAT_LR, QAT_EPOCHS = 0.1, 5
+# multiply-adds that calibration may take: it runs the images through the network some dozens of times
+WORK, FEWEST, BATCH = 3e11, 16, 64
+
+
+@dataclass(frozen=True)
+class QuantizeJob:
+    """All that the stages share; `data` are normalized as the network expects, None where none were given."""
+
+    settings: QuantizeSettings
+    device: torch.device
+    original: Original
+    network: Network
+    data: Dataset | None
+    bench: Bench
+
+    @property
+    def budgets(self) -> tuple[Budget, ...]:
+        """What the delivered network keeps."""
+        return parse_all(self.settings.budget)
+
+    @property
+    def ptq(self) -> PtqConfig:
+        """How ranges are calibrated."""
+        s = self.settings
+        return PtqConfig(s.calibration, s.equalize, s.correct_bias)
+
+    @property
+    def mix(self) -> MixConfig:
+        """What a mixed precision may be made of."""
+        return MixConfig(self.settings.bits, self.settings.activation_bits, self.settings.sensitivity)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of quantization-aware training."""
+        if self.settings.method != "qat":
+            return 0
+        return QAT_EPOCHS if self.settings.finetune_epochs is None else self.settings.finetune_epochs
+
+    @property
+    def training(self) -> TrainConfig:
+        """Configuration of the quantization-aware training."""
+        s = self.settings
+        return TrainConfig(
+            max(1, self.epochs),
+            s.batch_size,
+            s.optimizer,
+            s.lr if s.lr is not None else QAT_LR * LEARNING_RATES[s.optimizer],
+            s.weight_decay,
+            clip_norm=s.clip_norm,
+            precision=precision(s.train_precision, self.device, self.original.plan),
+            seed=s.seed,
+        )
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """The data's own augmentation with what the user added. Needs data."""
+        assert self.data is not None
+        return replace(default_augmentation(self.data), cutout=self.settings.cutout, mixup=self.settings.mixup)
+
+
+def make_quantize_job(settings: QuantizeSettings) -> QuantizeJob:
+    """Read the data, build and trace the network. Raises InvalidSetting, InvalidData, InvalidBudget, MissingPackage."""
+    _check(settings)
+    device = pick_device(settings.device)
+    # files with integers run on processors
+    bench = bench_for(settings.runtime, Setting("cpu", INT8, settings.batch, settings.threads or 1))
+    data = read_data(settings)
+    original = read_original(settings, data)
+    if settings.threads or count(original.plan).values()["macs"] < SMALL_NETWORK:
+        torch.set_num_threads(settings.threads or 1)
+    if data is not None:
+        mean, std = statistics_of(original, data)
+        data = replace(data, train=data.train.to(device), val=data.val.to(device), mean=mean, std=std)
+    network = network_of(original.module, original.shape)
+    kept_layers(network, settings.keep)
+    job = QuantizeJob(settings, device, original, network, data, bench)
+    _ = job.ptq, job.mix  # their settings are checked before there is a run
+    return job
+
+
+def calibration_images(job: QuantizeJob) -> list[Tensor]:
+    """Training images, normalized, on the CPU, in batches of (N, C, H, W); noise where there are no data."""
+    macs = count(job.original.plan).values()["macs"]
+    wanted = int(max(FEWEST, min(job.settings.images, WORK / macs)))
+    size = min(BATCH, wanted // 2)
+    if job.data is None:
+        draw = generator(job.settings.seed, "calibration")
+        return [torch.randn(size, *job.original.shape, generator=draw) for _ in range(max(2, wanted // size))]
+    cpu = torch.device("cpu")
+    order = epoch_batches(len(job.data.train), min(size, len(job.data.train)), job.settings.seed, 0)
+    batches = order[: max(2, wanted // size)]
+    return [x for x, _ in prepared(job.data.train, batches, job.data, job.data.resolution, cpu)]
+
+
+def quantize_configuration(job: QuantizeJob) -> dict[str, Any]:
+    """The content of config.json."""
+    value = {
+        "command": "quantize",
+        "argv": command_line(),
+        "options": job.settings.to_json(),
+        "seed": job.settings.seed,
+        "versions": versions(),
+        "device": {"type": job.device.type, "name": device_name(job.device), "threads": torch.get_num_threads()},
+        "target": asdict(job.bench.target),
+        "budgets": [{"text": b.text, "metric": b.metric, "limit": b.limit} for b in job.budgets if not b.relative],
+        "objectives": ["size_bytes"],
+        "space": {"name": f"quantize:{job.original.name}", "version": 1, "settings": dict(job.original.source)},
+        "data": described(job.data) if job.data is not None else {},
+    }
+    if job.data is not None and job.epochs:
+        value |= {"training": vars(job.training), "augmentation": vars(job.augmentation)}
+    return json.loads(json.dumps(value))
+
+
+def _check(s: QuantizeSettings) -> None:
+    """Raise InvalidSetting for what does not go together, before anything is read."""
+    if not s.network:
+        raise InvalidSetting("no network was given; name one: nas quantize cifar-resnet56 --weights FILE --data npz:FILE")
+    if s.method not in METHODS:
+        raise InvalidSetting(f"--method {s.method!r} is not known; choose ptq (after training) or qat (trains)")
+    if s.optimizer not in OPTIMIZERS:
+        raise InvalidSetting(f"--optimizer {s.optimizer!r} is not known; choose one of {', '.join(OPTIMIZERS)}")
+    if s.method == "qat" and s.data is None:
+        raise InvalidSetting("--method qat needs images to train on; give --data")
+    if s.precision != MIXED:
+        read_precision(s.precision)
+    elif not s.budget:
+        raise InvalidSetting(
+            "--precision mixed chooses bits under a budget; give one on stored weights or bit operations: 2MB, 5GBitOps"
+        )
