@@ -20,6 +20,8 @@ from nas.errors import CorruptRun, VerificationFailed
 # largest difference of the logits between two runtimes, relative to the largest logit: a hundred times what float32
 # kernels that fuse batch norms differ by, and far less than what a wrong weight or a wrong layer changes
 TOLERANCE = 1e-3
+# of quantized networks: a value on the edge of two integers may fall to either side, and the layers after it carry that on
+INTEGER_TOLERANCE = 0.1
 # this is measured on the delivered network; what a table predicts of it is no proof
 MEASURED = ("latency_ms",)
 

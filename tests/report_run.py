@@ -77,3 +77,64 @@ def finish(run: RunDir) -> dict:
     run.write_json("summary.json", summary)
     run.write_json("best/verify.json", verify_json(best))
     return summary
+
+
+def compress(path, command: str = "quantize") -> RunDir:
+    """A finished run that made something of an original: trial 0, and one more, which is delivered."""
+    run = RunDir.create(
+        command,
+        config(command=command, options={"network": "cifar-resnet20"}, space={"name": f"{command}:cifar-resnet20"}),
+        out=path,
+    )
+    first, second = (t for t in trials() if t.state == "complete" and t.number < 2)
+    for trial in (first, second):
+        run.append_trial(trial.to_json())
+    layers = [
+        {"name": "stem", "weight_bits": "8", "activation_bits": "8", "params": 144, "macs": 9216, "sensitivity": 0.25},
+        {"name": EVIL, "weight_bits": "4", "activation_bits": "8", "params": 2304, "macs": 147_456, "sensitivity": None},
+    ]
+    fp32 = {"precision": "fp32", "latency_ms": 1.5, "latency_spread": 0.1, "test_accuracy": 0.93, "size_bytes": 80_000}
+    int4 = {"precision": "int4", "latency_ms": None, "latency_spread": None, "test_accuracy": 0.9, "size_bytes": 10_000}
+    quantization = {
+        "layers": layers,
+        "precisions": [{**fp32, "simulated": False, "note": ""}, {**int4, "simulated": True, "note": EVIL}],
+        "costly": [{"layer": EVIL, "share": 0.75, "reason": "few bits"}],
+    }
+    passes = [
+        {"name": "prune", "metrics": row(first)["metrics"], "seconds": 61.0, "ok": True},
+        {"name": "quantize", "metrics": {"macs": 5}, "seconds": 2.5, "ok": False},
+    ]
+    best = row(second, test_accuracy=0.9)
+    summary = {
+        "command": command, "budget": [], "best": best, "front": [row(first), best], "trials": 2, "seconds": 70.0,
+        "original": {"name": "cifar-resnet20", "metrics": row(first, test_accuracy=0.93)["metrics"]},
+        "quantization": quantization,
+    }  # fmt: skip
+    run.write_json("summary.json", {**summary, "passes": passes} if command == "compress" else summary)
+    run.write_json("best/verify.json", verify_json(best))
+    return run
+
+
+def layer(name: str, op: str = "conv", width: int = 8, **changes) -> dict:
+    work = op in ("conv", "linear")
+    return {
+        "name": name, "op": op, "in": [8, 4, 4], "out": [width, 4, 4], "kernel": [3, 3], "stride": [1, 1],
+        "groups": 1, "act": "relu", "weight_bits": 32, "macs": 100 * work, "params": 10 * work, **changes,
+    }  # fmt: skip
+
+
+def layers_json(key: str) -> dict:
+    reference = [
+        layer("stem"),
+        layer("s.0.a", width=16),
+        layer("s.1.a", width=16),
+        layer("add", "add", 16),
+        layer("fc", "linear"),
+    ]
+    chosen = [layer("stem"), layer("s.0.a", stride=[2, 2]), layer("fc", "linear")]
+    return {"key": key, "image": [1, 4, 4], "reference": "original", "networks": {"chosen": chosen, "reference": reference}}
+
+
+def record_training(run: RunDir, name: str = "training") -> None:
+    for step, loss in ((1, 2.5), (10, 0.5)):
+        run.append_line("training.jsonl", {"training": name, "step": step, "steps": 10, "epoch": 0, "loss": loss, "lr": 0.1})

@@ -11,13 +11,14 @@ from report_run import EVIL, config, finish, start, trials, verify_json
 
 from nas.errors import CorruptRun, InvalidSetting
 from nas.report.contents import read_contents
-from nas.report.figures import front_figure
+from nas.report.explorer import explore, explorer_json
 from nas.report.page import report_html
 from nas.report.plots import DPI, PANEL_INCHES
 from nas.report.words import answer, show
 from nas.report.write import write_report
 from nas.rundir import RunDir
 
+FILES = ["front.csv", "front.parquet", "front.png", "front.svg", "report.html", "report.md"]
 PNG_SIZE = tuple(round(inches * DPI) for inches in PANEL_INCHES)
 
 
@@ -62,7 +63,7 @@ def test_writes_the_report_files_and_nothing_else(finished):
     run, _ = finished
     before = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
     written = write_report(RunDir.read(run.path))
-    assert [p.name for p in written] == ["front.csv", "front.png", "report.html"]
+    assert [str(p.relative_to(run.path)) for p in written] == [*FILES, "best/front.svg"]
     after = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
     assert set(after) - set(before) == set(written)
     assert all(after[p] == data for p, data in before.items())
@@ -111,7 +112,12 @@ def test_each_objective_has_a_panel_and_a_figure(tmp_path):
         write_report(run)
     size = struct.unpack(">II", (run.path / "front.png").read_bytes()[16:24])
     assert size == (2 * PNG_SIZE[0], PNG_SIZE[1])
-    assert (run.path / "report.html").read_text().count('id="front-') == 2
+    explorer = json.loads(explorer_json(explore(read_contents(run))))
+    assert explorer["x"] == "macs" and [(t["metric"], t["value"]) for t in explorer["limits"]] == [
+        ("macs", 3e6),
+        ("params", 9e4),
+    ]
+    assert not any(trace["stairs"] for trace in explorer["traces"])  # a front of three objectives is a surface
 
 
 # -- the page
@@ -122,7 +128,7 @@ def test_page_loads_nothing_and_is_small_enough(finished):
     write_report(run)
     page = (run.path / "report.html").read_text()
     seen = Outside(page)
-    assert seen.loads == []
+    assert all(link.startswith("#") for link in seen.loads)
     assert not {"link", "img", "iframe", "object", "base"} & set(seen.tags)
     assert "default-src 'none'" in page
     assert len(page.encode()) < 6_000_000
@@ -151,8 +157,11 @@ def test_text_from_outside_is_escaped(tmp_path):
     page = (run.path / "report.html").read_text()
     assert "<img" not in page.replace("<img>", "")
     seen = Outside(page)
-    assert "img" not in seen.tags and seen.tags.count("script") == 4
+    # data of three figures, plotly, and three scripts
+    assert "img" not in seen.tags and seen.tags.count("script") == 7
     assert EVIL in seen.text
+    digest = (run.path / "report.md").read_text()
+    assert "<img" not in "".join(digest.split("```")[::2])
 
 
 def test_a_failed_verification_and_a_broken_budget_are_said_first(finished):
@@ -169,13 +178,23 @@ def test_a_failed_verification_and_a_broken_budget_are_said_first(finished):
     assert "✗ broken" in text and "✗ failed" in text
 
 
-def test_figure_holds_every_network_in_the_units_of_its_axes(finished):
+def test_figure_holds_every_network_once_and_the_best_as_it_is_delivered(finished):
     run, summary = finished
-    contents = read_contents(run)
-    tried, front, best = json.loads(front_figure(contents, "macs"))["data"]
-    assert (len(tried["x"]), len(front["x"]), len(best["x"])) == (32, len(summary["front"]), 1)
-    assert front["x"] == [pytest.approx(n["metrics"]["macs"] / 1e6) for n in summary["front"]]
-    assert front["y"] == [pytest.approx(100 * n["metrics"]["val_accuracy"]) for n in summary["front"]]
+    data = json.loads(explorer_json(explore(read_contents(run))))
+    tried, front, best = ([data["networks"]["key"][i] for i in trace["members"]] for trace in data["traces"])
+    assert front == [n["key"] for n in summary["front"]] and best == [summary["best"]["key"]]
+    evaluated = {t.architecture.key for t in trials() if t.scores}
+    assert set(tried) == evaluated - set(front) and len(tried) + len(front) == len(evaluated)
+    values, best = data["networks"]["values"], summary["best"]["metrics"]
+    assert {name: column[0] for name, column in values.items()} == best
+    assert values["val_accuracy"][1 : 1 + len(front)] == [n["metrics"]["val_accuracy"] for n in summary["front"]]
+    scale = {m["id"]: (m["label"], m["factor"]) for m in data["metrics"]}
+    assert scale["macs"] == ("multiply-adds (M)", 1e-6) and scale["val_accuracy"] == ("validation accuracy (%)", 100)
+    width, i = data["choices"], 1
+    assert (
+        width["options"]["s0.width"][width["at"]["s0.width"][i]] == summary["front"][0]["architecture"]["choices"]["s0.width"]
+    )
+    assert data["runs"] == [{"name": "search-1", "extract": f"nas extract {run.path}", "space": "mobilenet 1"}]
 
 
 # -- runs that have not ended

@@ -7,14 +7,15 @@ from dataclasses import asdict, replace
 
 import pytest
 from report_run import EVIL, config, finish, start, trials, verify_json
-from test_report import Outside
+from test_report import FILES, Outside
 
 from nas.budget import Cost, Metric
 from nas.latency.table import LatencyTable, table_text
 from nas.latency.target import Target
 from nas.report.card import model_card
 from nas.report.contents import read_contents
-from nas.report.figures import front_figure, latency_figure
+from nas.report.explorer import explore, explorer_json
+from nas.report.figures import latency_figure
 from nas.report.latency import LOG, Agreement, Timed, agreement, read_timings
 from nas.report.page import report_html
 from nas.report.words import answer, latency_sentence, name_of, provenance, show
@@ -162,20 +163,21 @@ def test_each_predictor_has_its_trace(tmp_path):
 
 
 def test_picture_is_written_beside_the_page(run):
-    names = ["front.csv", "front.png", "latency.png", "report.html"]
+    names = ["front.csv", "front.parquet", "front.png", "front.svg", "latency.png", "report.html", "report.md"]
     first = [p.read_bytes() for p in write_report(run)]
     assert [p.name for p in write_report(run)] == names and [(run.path / n).read_bytes() for n in names] == first
-    assert first[2].startswith(b"\x89PNG") and len(first[2]) > 10_000
-    width, height = struct.unpack(">II", first[2][16:24])
+    picture = first[names.index("latency.png")]
+    assert picture.startswith(b"\x89PNG") and len(picture) > 10_000
+    width, height = struct.unpack(">II", picture[16:24])
     assert width == height > 600
 
 
 def test_timings_that_nothing_predicted_are_a_table_only(tmp_path):
     with timed_run(tmp_path / "run", [line(0, None, 0.1)]) as run:
-        assert [p.name for p in write_report(run)] == ["front.csv", "front.png", "report.html"]
+        assert [p.name for p in write_report(run)] == FILES
         assert latency_sentence(read_contents(run)).endswith("cores: the latency table predicted none of them.")
         page = (run.path / "report.html").read_text()
-    assert 'id="latency"' not in page and "1 network was exported and timed" in page
+    assert 'id="figure-latency"' not in page and "1 network was exported and timed" in page
 
 
 def test_a_run_that_timed_nothing_has_no_section(tmp_path):
@@ -199,7 +201,7 @@ def test_text_from_outside_is_escaped(tmp_path):
         page = report_html(read_contents(run))
     assert "<img" not in page.replace("<img>", "")
     seen = Outside(page)
-    assert "img" not in seen.tags and seen.tags.count("script") == 6
+    assert "img" not in seen.tags and seen.tags.count("script") == 8
     assert f"timed on {EVIL}, onnxruntime" in seen.text
 
 
@@ -225,8 +227,8 @@ def test_the_figure_shows_networks_of_the_front_where_the_front_has_them(run):
     summary = finish(run)
     moved = {**summary["front"][0], "metrics": {**summary["front"][0]["metrics"], "macs": 123_456}}
     run.write_json("summary.json", {**summary, "front": [moved, *summary["front"][1:]]})
-    tried, front, _ = json.loads(front_figure(read_contents(run), "macs"))["data"]
-    assert front["x"][0] in tried["x"] and len(tried["x"]) == 32
+    data = json.loads(explorer_json(explore(read_contents(run))))
+    assert data["networks"]["values"]["macs"][1] == 123_456 and data["networks"]["key"].count(moved["key"]) == 1
 
 
 # -- tables of other targets
@@ -270,12 +272,14 @@ def test_metrics_of_named_targets(tmp_path):
         run.write_json("summary.json", summary)
         write_report(run)
         contents, head = read_contents(run), next(csv.reader(io.StringIO((run.path / "front.csv").read_text())))
-        figure, table = json.loads(front_figure(contents, ms)), rows_of(run)
+        figure, table = json.loads(explorer_json(explore(contents))), rows_of(run)
     assert head == ["key", "macs", "params", "latency_ms", ms, mj, "val_accuracy", "choices"]
     assert answer(contents).startswith(f"{show(ms, best[ms])} latency on pixel3, ")
     assert answer(contents).endswith("keeps 15ms@pixel3")
-    assert figure["layout"]["xaxis"]["title"]["text"] == "latency on pixel3 (ms)"
-    assert figure["data"][1]["x"] == [n["metrics"][ms] for n in summary["front"]]
+    assert next(m for m in figure["metrics"] if m["id"] == figure["x"])["label"] == "latency on pixel3 (ms)"
+    assert [figure["networks"]["values"][ms][i] for i in figure["traces"][1]["members"]] == [
+        n["metrics"][ms] for n in summary["front"]
+    ]
     assert ["15ms@pixel3", "latency on pixel3", "15 ms", show(ms, best[ms]), "✓ kept"] in table
     card = model_card(summary, config(), verify_json(summary["best"]))
     assert "| 15ms@pixel3 | latency on pixel3 | 15 ms |" in card

@@ -8,7 +8,7 @@ from search_toy import TOY, judged, toy_cost, toy_problem, toy_scores
 
 from nas.search import SEARCHERS
 from nas.search.loop import SearchSettings, run_search
-from nas.search.optuna_searcher import CONSTRAINT, STUDY_NAME
+from nas.search.optuna_searcher import CONSTRAINT, STUDY_NAME, RecordedStudy
 from nas.trial import Trial
 
 NAMES = ("optuna-tpe", "optuna-nsga2")
@@ -102,3 +102,33 @@ def test_tpe_learns():
         accuracies.append(float(np.mean([v == w for v, w in zip(TOY.encode(arch), WANTED, strict=True)])))
         searcher.tell([Trial(i, arch, "complete", toy_cost(arch), {"val_accuracy": accuracies[-1]})])
     assert np.mean(accuracies[10:]) > np.mean(accuracies[:10]) + 0.2
+
+
+@pytest.mark.parametrize("name", ["random", "evolution", *NAMES])
+def test_a_study_of_recorded_trials_is_what_a_journal_holds(name, tmp_path):
+    problem = toy_problem(0.7, objectives=("macs",))
+    trials = run(name, problem, tmp_path / "study.journal")
+    recorded = RecordedStudy("toy", problem.objectives, {c.name: c.options for c in TOY.choices})
+    for trial in trials:
+        recorded.add(trial)
+    study = optuna.load_study(study_name="toy", storage=recorded.storage)
+    if name in NAMES:
+        journal = load(tmp_path / "study.journal")
+        for ours, theirs in zip(study.trials, journal.trials, strict=True):
+            assert (ours.state, ours.values, ours.params) == (theirs.state, theirs.values, theirs.params)
+            assert ours.distributions == theirs.distributions
+    for trial, stored in zip(trials, study.trials, strict=True):
+        assert stored.params == dict(trial.architecture.choices) and stored.user_attrs["key"] == trial.architecture.key
+        assert stored.user_attrs["macs"] == trial.cost.value("macs") and stored.user_attrs["error"] == trial.error
+    assert study.metric_names == ["val_error", "macs"] and len(study.best_trials) >= 1
+
+
+def test_what_is_not_known_of_a_recorded_trial_is_not_made_up():
+    trial = Trial(0, TOY.largest(), "complete", toy_cost(TOY.largest()), {"val_accuracy": 0.5})
+    some = {c.name: c.options for c in TOY.choices[:1]}
+    recorded = RecordedStudy("toy", ("latency_ms",), some)
+    recorded.add(trial)
+    (stored,) = optuna.load_study(study_name="toy", storage=recorded.storage).trials
+    assert stored.state == optuna.trial.TrialState.FAIL and set(stored.params) == set(some)
+    others = dict(trial.architecture.choices).items() - stored.params.items()
+    assert others <= stored.user_attrs.items()

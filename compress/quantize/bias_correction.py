@@ -13,7 +13,8 @@ from compress.quantize.graph import Network, Node
 def correct_biases(module: fx.GraphModule, network: Network, images: Tensor) -> None:
     """Set the biases of a simulated `module` in place, so that on `images` each channel has the mean that it has in `network`.
 
-    Layer by layer: each reads what the corrected ones before it put out. Layers without bias stay.
+    Layer by layer: each reads what the corrected ones before it put out. Layers without bias stay, and
+    so do those that share theirs.
     """
     names = {layer.node for layer in network.layers}
     means = _Means(network.module, names)
@@ -48,7 +49,7 @@ class _Correct(fx.Interpreter):
     def run_node(self, n: Node) -> object:
         value = super().run_node(n)
         bias = n.args[2] if n.name in self.wanted and len(n.args) > 2 else None
-        if not isinstance(bias, fx.Node):
+        if not isinstance(bias, fx.Node) or len(bias.users) > 1:
             return value
         shift = self.wanted[n.name] - _channel_mean(n, value)
         assert isinstance(self.module, fx.GraphModule) and isinstance(value, Tensor)

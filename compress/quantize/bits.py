@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from compress.allocate import cheapest
-from compress.quantize.formats import FLOAT, FORMATS, INT8
+from compress.quantize.formats import FLOAT, FORMATS, INT8, runs_in_int8
 from compress.quantize.graph import Layer, Network
 from compress.quantize.ptq import judge_of
 from compress.quantize.ranges import CALIBRATIONS, histograms
@@ -55,6 +56,8 @@ def mixed(network: Network, budgets: Sequence[Budget], original: Cost, batches: 
     The dynamic program is the one of pruning's widths. `original` is the cost of the network in fp32. Raises InvalidBudget for
     budgets that bits do not change, InfeasibleBudget with the least that is possible.
     """
+    if not budgets:
+        raise InvalidBudget("bits are chosen under a budget; give one on stored weights or bit operations: 2MB, 5GBitOps")
     for budget in budgets:
         if budget.metric not in BITS_BUDGETS:
             raise InvalidBudget(f"budget {budget.text!r} does not depend on bits; give stored weights (2MB) or 5GBitOps")
@@ -90,6 +93,21 @@ def cost_of(network: Network, scheme: Scheme, original: Cost) -> Cost:
     return replace(original, metrics={**original.metrics, "size_bytes": stored, "bitops": done})
 
 
+def delivered_cost(network: Network, scheme: Scheme, file: Path, original: Cost) -> Cost:
+    """What a quantized network costs as it is handed over: its size is that of `file`, if that packs weights as they are."""
+    cost = cost_of(network, scheme, original)
+    if not is_real(scheme) or min(FORMATS[name].bits for name in scheme.weights.values()) < FORMATS[INT8].bits:
+        return cost
+    size = Metric(file.stat().st_size, "B", f"size of {file.name}")
+    return replace(cost, metrics={**cost.metrics, "size_bytes": size})
+
+
+def is_real(scheme: Scheme) -> bool:
+    """Whether integer kernels of 8 bits run all of it; else it is simulated in floating point."""
+    names = {*scheme.weights.values(), *scheme.inputs.values(), scheme.others}
+    return all(name == FLOAT or runs_in_int8(name) for name in names)
+
+
 def stored_bytes(layer: Layer, name: str) -> float:
     """Weights in their format, and for each channel a bias, and a scale where the weights are rounded, in 32 bits."""
     bits = FORMATS[name].bits
@@ -113,7 +131,10 @@ def _scheme(network: Network, chosen: Sequence[tuple[str, str]]) -> Scheme:
 
 
 def _input_losses(network: Network, formats: Sequence[str], batches: Sequence[Tensor]) -> Losses:
-    """Divergence of the output when what this layer reads is rounded, and nothing else; 0 where there is no choice."""
+    """Divergence of the output when what this layer reads is rounded, and nothing else; 0 where there is no choice.
+
+    Layers that read the same share it.
+    """
     names = [layer.name for layer in network.layers]
     if len(formats) == 1:
         return {name: {formats[0]: 0.0} for name in names}
@@ -122,11 +143,12 @@ def _input_losses(network: Network, formats: Sequence[str], batches: Sequence[Te
     found: dict[str, dict[str, float]] = {}
     for layer in network.layers:
         found[layer.name] = {}
+        readers = [other.name for other in network.layers if other.source == layer.source]
         for name in formats:
             levels = 1 << min(16, FORMATS[name].bits)
             ranges = {point: CALIBRATIONS["mse"](seen[point], levels) for point in [layer.source]}
-            module = simulated(network, Scheme(floats, {**floats, layer.name: name}, FLOAT), ranges)
-            found[layer.name][name] = judge.error(module)
+            module = simulated(network, Scheme(floats, {**floats, **dict.fromkeys(readers, name)}, FLOAT), ranges)
+            found[layer.name][name] = judge.error(module) / len(readers)
     return found
 
 

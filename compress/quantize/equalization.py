@@ -30,7 +30,10 @@ def equalized(network: Network) -> Network:
 
 
 def _pair(first: Node, module: fx.GraphModule) -> tuple[Node, Node] | None:
-    """A layer and the only one that reads it, whose input channels are its output channels one by one."""
+    """A layer and the only one that reads it, whose input channels are its output channels one by one.
+
+    Neither shares its weights: scaled for one reader they would be wrong for the other.
+    """
     node = first
     for _ in range(2):
         users = list(node.users)
@@ -39,19 +42,21 @@ def _pair(first: Node, module: fx.GraphModule) -> tuple[Node, Node] | None:
         node = users[0]
         if node.target is not aten.relu.default:
             break
-    if node.target not in WEIGHTED or not _is_parameter(node.args[1]):
+    if node.target not in WEIGHTED or (node.target is aten.linear.default) != (first.target is aten.linear.default):
         return None
-    into = module.get_parameter(str(node.args[1].target)).shape[1]
-    out = len(module.get_parameter(str(first.args[1].target)))
-    return (first, node) if into == out or (into == 1 and _is_depthwise(node, out)) else None
+    if not all(_is_own(x) for x in (*first.args[1:3], node.args[1])):
+        return None
+    one, two = (module.get_parameter(str(x.args[1].target)) for x in (first, node))
+    return (first, node) if two.shape[1] == len(one) or _is_depthwise(node, len(one), len(two)) else None
 
 
-def _is_parameter(node: object) -> bool:
-    return isinstance(node, fx.Node) and node.op == "get_attr"
+def _is_own(parameter: Node | None) -> bool:
+    """Whether a layer's parameter, if there is one, is read by that layer alone."""
+    return parameter is None or (parameter.op == "get_attr" and len(parameter.users) == 1)
 
 
-def _is_depthwise(node: Node, channels: int) -> bool:
-    return len(node.args) > 6 and node.args[6] == channels
+def _is_depthwise(node: Node, before: int, after: int) -> bool:
+    return len(node.args) > 6 and node.args[6] == before == after
 
 
 def _equalize(module: fx.GraphModule, first: Node, second: Node) -> None:
@@ -65,7 +70,7 @@ def _equalize(module: fx.GraphModule, first: Node, second: Node) -> None:
             (ranges[0] > _LEAST) & (ranges[1] > _LEAST), (ranges[0] / ranges[1].clamp_min(_LEAST)).sqrt(), torch.ones(len(one))
         )
         one.div_(scale.reshape(-1, *(1 for _ in one.shape[1:])))
-        if len(first.args) > 2 and _is_parameter(first.args[2]):
+        if len(first.args) > 2 and first.args[2] is not None:
             module.get_parameter(str(first.args[2].target)).div_(scale)
         shape = (-1, *(1 for _ in two.shape[1:])) if depthwise else (1, -1, *(1 for _ in two.shape[2:]))
         two.mul_(scale.reshape(shape))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from dataclasses import dataclass, replace
 from math import prod
@@ -43,10 +44,13 @@ MOVES = {
     aten.transpose.int,
     aten.slice.Tensor,
     aten.select.int,
+    aten.unflatten.int,
+    aten.squeeze.dim,
     aten.squeeze.dims,
     aten.unsqueeze.default,
     aten.contiguous.default,
 }
+TRACED_IMAGES = 2  # because tracing with one makes the batch size a constant
 _DROPPED = {aten.dropout.default, aten.dropout_.default, aten.feature_dropout.default}
 
 
@@ -116,8 +120,8 @@ def origin(node: Node) -> Node:
 
 
 def _layer(node: Node, weight: Tensor) -> Layer:
-    outputs = prod(int(side) for side in node.meta["val"].shape[1:])
-    macs = weight.numel() * outputs // len(weight)
+    outputs = prod(int(side) for side in node.meta["val"].shape) // TRACED_IMAGES
+    macs = weight.numel() // len(weight) * outputs
     source, end = origin(node.args[0]).name, _end(node).name
     return Layer(_path(node) or node.name, node.name, source, end, weight.numel(), len(weight), macs)
 
@@ -171,10 +175,11 @@ def _is_tensor(node: Node) -> bool:
 
 def _traced(module: nn.Module, shape: tuple[int, int, int]) -> fx.GraphModule:
     assert not module.training, "a network is quantized as it is evaluated"
-    # two images, because tracing with one makes the batch size a constant
     try:
         batch = ({0: torch.export.Dim("batch")},)
-        return torch.export.export(module, (torch.zeros(2, *shape),), dynamic_shapes=batch).module(check_guards=False)
+        program = torch.export.export(module, (torch.zeros(TRACED_IMAGES, *shape),), dynamic_shapes=batch)
+        # a copy, because the program has the very parameters of the module, which others train, freeze and move
+        return copy.deepcopy(program.module(check_guards=False)).requires_grad_(True)
     except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError) as error:
         reason = str(error).strip().partition("\n")[0][:200]
         raise InvalidSetting(
@@ -206,8 +211,15 @@ def _fold_norms(graph: fx.GraphModule) -> None:
             readers[str(node.target)] = readers.get(str(node.target), 0) + len(node.users)
     for norm in [n for n in graph.graph.nodes if n.target is aten.batch_norm.default]:
         layer = norm.args[0]
-        if layer.target in WEIGHTED and len(layer.users) == 1 and readers.get(str(layer.args[1].target)) == 1:
+        if _is_foldable(norm) and len(layer.users) == 1 and readers.get(str(layer.args[1].target)) == 1:
             _fold(graph, layer, norm)
+
+
+def _is_foldable(norm: Node) -> bool:
+    """Whether a batch norm has statistics, and the channels of the layer that it reads."""
+    layer, mean = norm.args[0], norm.args[3]
+    channels_last = layer.target is aten.linear.default and layer.meta["val"].ndim > 2
+    return mean is not None and layer.target in WEIGHTED and not channels_last
 
 
 def _fold(graph: fx.GraphModule, layer: Node, norm: Node) -> None:

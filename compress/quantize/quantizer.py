@@ -34,7 +34,7 @@ class IntQuantizer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Round `x`; the result has its shape, in float32."""
         x = x.float()
-        scale = self.scale.clamp_min(LEAST_SCALE)
+        scale = self.step
         values = x[0].numel() if self.per_channel else x.numel()
         gradient = 1 / sqrt(max(1, values * self.high))
         if self.per_channel:
@@ -42,6 +42,11 @@ class IntQuantizer(nn.Module):
                 x, scale, self.zero_point, 0, self.low, self.high, gradient
             )
         return torch._fake_quantize_learnable_per_tensor_affine(x, scale, self.zero_point, self.low, self.high, gradient)
+
+    @property
+    def step(self) -> Tensor:
+        """The scale as it is used: training may push the parameter to zero or below."""
+        return self.scale.clamp_min(LEAST_SCALE)
 
     def set_range(self, low: Tensor, high: Tensor, symmetric: bool) -> None:
         """Set scale and zero point for values from `low` to `high`, each of shape (1,) or (channels,); 0 stays exact."""
@@ -54,6 +59,24 @@ class IntQuantizer(nn.Module):
                 return
             self.scale.copy_(((high - low) / (self.high - self.low)).clamp_min(LEAST_SCALE))
             self.zero_point.copy_((self.low - low / self.scale).round().clamp(self.low, self.high))
+
+
+class PlainQuantizer(nn.Module):
+    """Rounds as a trained IntQuantizer does, by operations that every exporter knows; it is not trained."""
+
+    scale: Tensor
+    zero_point: Tensor
+
+    def __init__(self, trained: IntQuantizer) -> None:
+        super().__init__()
+        self.low, self.high = trained.low, trained.high
+        self.register_buffer("scale", trained.step.detach().clone())
+        self.register_buffer("zero_point", trained.zero_point.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Round `x`, as IntQuantizer does."""
+        scale, zero = _spread(self.scale, x), _spread(self.zero_point, x)
+        return (((x.float() / scale).round() + zero).clamp(self.low, self.high) - zero) * scale
 
 
 class FloatQuantizer(nn.Module):
@@ -70,13 +93,18 @@ class FloatQuantizer(nn.Module):
         """Round `x`; gradients pass as if it were not rounded."""
         x = x.float()
         largest = torch.finfo(self.dtype).max
-        scale = self.scale.reshape(-1, *(1 for _ in x.shape[1:])) if len(self.scale) > 1 else self.scale
+        scale = _spread(self.scale, x)
         rounded = (x / scale).clamp(-largest, largest).to(self.dtype).float() * scale
-        return x + (rounded - x).detach()
+        return rounded.detach() + (x - x.detach())  # in this order the value is exactly the rounded one
 
     def set_range(self, low: Tensor, high: Tensor, symmetric: bool) -> None:
         """Set the scale for values from `low` to `high`; the format is symmetric in any case."""
         self.scale.copy_((torch.maximum(-low, high).float() / torch.finfo(self.dtype).max).clamp_min(LEAST_SCALE))
+
+
+def _spread(values: Tensor, x: Tensor) -> Tensor:
+    """One value a channel of dimension 0 of `x`, or a single one, so that they broadcast."""
+    return values.reshape(-1, *(1 for _ in x.shape[1:])) if len(values) > 1 else values
 
 
 Quantizer = IntQuantizer | FloatQuantizer

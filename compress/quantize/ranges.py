@@ -106,7 +106,7 @@ class _Counts(_Watch):
     def __init__(self, network: Network, ranges: Mapping[str, tuple[float, float]]) -> None:
         super().__init__(network)
         self.ranges = ranges
-        self.counts = {name: torch.zeros(BINS) for name in ranges}
+        self.counts = {name: torch.zeros(BINS, dtype=torch.float64) for name in ranges}
 
     def see(self, name: str, value: Tensor) -> None:
         low, high = self.ranges[name]

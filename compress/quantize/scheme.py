@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from compress.quantize.formats import FLOAT, FORMATS, INT8, format_of
 from compress.quantize.graph import Network
@@ -21,7 +21,6 @@ class Scheme:
     weights: Mapping[str, str]
     inputs: Mapping[str, str]
     others: str = INT8
-    notes: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the formats. Raises InvalidSetting."""
@@ -40,8 +39,9 @@ class Scheme:
 
 def read_precision(text: str) -> tuple[str, str]:
     """Read `int8`, `fp8-e4m3` or `w4a8` as the formats of weights and activations. Raises InvalidSetting."""
-    if text.startswith("int") and text[3:] in FORMATS:
-        return text[3:], text[3:]
+    integer = text.removeprefix("int")
+    if integer.isdecimal() and integer in FORMATS:
+        return integer, integer
     if text in FORMATS and text != FLOAT:
         return text, text
     match = _UNIFORM.fullmatch(text)

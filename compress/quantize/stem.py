@@ -25,7 +25,8 @@ def suits(node: Node, weight: Tensor, source: Node) -> bool:
     """Whether `node` is a convolution of few channels of `source`, with a stride that divides the sides of the image."""
     if node.target is not aten.conv2d.default or weight.shape[1] > FEW_CHANNELS:
         return False
-    stride, _, dilation, groups = [*node.args[3:], *_DEFAULTS[len(node.args) - 3 :]]
+    given = list(node.args[3:])
+    stride, _, dilation, groups = given + list(_DEFAULTS[len(given) :])
     value = source.meta.get("val")
     sides = tuple(value.shape[2:]) if isinstance(value, Tensor) else ()
     one = stride[0] == stride[1] > 1 and tuple(dilation) == (1, 1) and groups == 1

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
-
 from nas.budget import LABEL, Metric, format_value
+from nas.cli.table import print_table
 from nas.plan import Layer
 
 if TYPE_CHECKING:  # costing.py imports this file
@@ -27,7 +24,7 @@ def sheet(one: Sheet, by_layer: bool) -> None:
     plan = one.network.plan
     print(f"{one.network.name}, one image of {_map(plan.input_channels, plan.input_size)}\n")
     if by_layer:
-        _print_table(_columns(one), (_row(row, one) for row in one.rows))
+        print_table(_columns(one), (_row(row, one) for row in one.rows))
         print()
     sums = [
         (_label(name), format_value(name, m.value), _remark(name, m)) for name, m in one.cost.metrics.items() if _is_sum(name)
@@ -49,7 +46,7 @@ def comparison(sheets: Sequence[Sheet]) -> None:
         cells = [_compared(name, one.cost.value(name), first.value(name) if one is not sheets[0] else None) for name in names]
         rows.append([one.network.name, *(cell for pair in cells for cell in pair)])
     heads = [head for name in names for head in ((_label(name), "right"), ("", "right"))]
-    _print_table([("network", "left"), *heads], rows)
+    print_table([("network", "left"), *heads], rows)
     for one in sheets:
         timed = [f"{_label(n)}: {m.method}, {m.context}" for n, m in one.cost.metrics.items() if _is_by_table(n)]
         for line in [*timed, *_remarks(one, in_full=False)]:
@@ -138,17 +135,3 @@ def _is_by_table(name: str) -> bool:
 
 def _map(channels: int, size: tuple[int, int]) -> str:
     return f"{channels}x{size[0]}x{size[1]}"
-
-
-def _print_table(columns: Iterable[tuple[str, str]], rows: Iterable[Sequence[str]]) -> None:
-    """Print aligned columns, folded only where a terminal is too narrow for them."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for i, (name, side) in enumerate(columns):
-        table.add_column(name, justify="right" if side == "right" else "left", no_wrap=i > 1, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    width = None if sys.stdout.isatty() else 1000
-    console = Console(markup=False, highlight=False, emoji=False, width=width)
-    with console.capture() as printed:
-        console.print(table)
-    print("\n".join(line.rstrip() for line in printed.get().splitlines()))

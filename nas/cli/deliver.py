@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn as nn
@@ -12,8 +13,10 @@ from torch import Tensor
 
 from compress.export import write_files
 from compress.verify import VerifyInputs, verify
+from nas import files
 from nas.architecture import Architecture
 from nas.budget import Metric
+from nas.cli import integers
 from nas.cli.job import Job, versions
 from nas.cli.progress import log
 from nas.cli.stages import Course, fit
@@ -28,10 +31,13 @@ from nas.rundir import RunDir
 from nas.runtimes import named
 from nas.search.select import best, front, least_excess
 from nas.training.loop import Checkpoints
-from nas.training.objectives import at_resolution, distillation
+from nas.training.objectives import Distillation, at_resolution, distillation
 from nas.trial import Trial
 
-BEST = "best"
+if TYPE_CHECKING:
+    from nas.cli.pruning.job import PruneJob
+
+BEST, VERIFY = "best", "verify.json"
 VERIFIED_IMAGES = 256
 # of the supernet's peak learning rate: fine-tuning starts from trained weights, which the full rate would disturb
 FINETUNE_LR = 0.3
@@ -40,36 +46,48 @@ FINETUNE_LR = 0.3
 def deliver(job: Job, run: RunDir, evaluator: SupernetEvaluator, trials: Sequence[Trial]) -> dict[str, Any]:
     """Write and verify best/, and return the summary. Test data are read here, once."""
     trial, nondominated = _chosen(job, trials)
-    arch = trial.architecture
-    module, scores = evaluator.deliver(arch), {"val_accuracy": trial.scores["val_accuracy"]}
-    if job.settings.finetune_epochs:
-        tuned = finetuned(job, run, evaluator, arch, evaluator.deliver(arch))
-        reached = accuracy(tuned, job.data.val, job.data, resolution_of(arch))
-        if reached >= scores["val_accuracy"]:
-            module, scores = tuned, {"val_accuracy": reached}
-        else:
-            log(f"fine-tuning made it worse ({reached:.2%} validation): the network is delivered as it was searched")
-    log("reading the test data, for the delivered network alone")
-    scores["test_accuracy"] = accuracy(module, job.data.load_test(), job.data, resolution_of(arch))
-    log("writing and verifying the model files")
-    # the formats want weights without the strides of channels-last
-    verdict = write_verified(job, run, arch, module.cpu().to(memory_format=torch.contiguous_format))
+    folder = run.path / BEST
+    handed, verdict = hand_over(job, run, evaluator, trial, folder, Checkpoints(run, "finetune"))
     summary = {
         **header(job, "search"),
-        "budget": verdict["budgets"],
-        "verified": verdict["ok"],
-        "best": {
-            "key": arch.key,
-            "architecture": arch.to_json(),
-            "metrics": {**{n: m["value"] for n, m in verdict["metrics"].items()}, **scores},
-        },
+        **handed,
         "front": [network_row(t) for t in nondominated],
         "trials": len(trials),
     }
     if timings := read_timings(run):
         summary["latency"] = agreement(timings).to_json()
-    run.write_text(f"{BEST}/README.md", model_card(summary, run.config, verdict))
+    write_card(folder, summary, run.config, verdict)
     return summary
+
+
+def hand_over(
+    job: Job, run: RunDir, evaluator: SupernetEvaluator, trial: Trial, folder: Path, checkpoints: Checkpoints
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Extract, fine-tune where that was asked for, write the files of `folder` and verify them. Test data are read here.
+
+    Returns what the summary has of it, and the content of verify.json; `checkpoints` are those of the fine-tuning.
+    """
+    arch = trial.architecture
+    module, scores = evaluator.deliver(arch), {"val_accuracy": trial.scores["val_accuracy"]}
+    if job.settings.finetune_epochs:
+        tuned = finetuned(job, checkpoints, evaluator, arch, evaluator.deliver(arch))
+        reached = accuracy(tuned, job.data.val, job.data, resolution_of(arch))
+        if reached >= scores["val_accuracy"]:
+            module, scores = tuned, {"val_accuracy": reached}
+        else:
+            log(f"fine-tuning made it worse ({reached:.2%} validation): the network is delivered as it was searched")
+    module = module.cpu().to(memory_format=torch.contiguous_format)
+    if integers.wanted(job):
+        made = integers.rounded(job, arch, module, _described(run, arch))
+        verdict = integers.write_verified(job, made, arch, _described(run, arch), folder)
+        files.replace(folder / VERIFY, files.to_json(verdict))
+        return delivered_row(arch, verdict, integers.scores_of(job, made, arch, folder)), verdict
+    log("reading the test data, for the delivered network alone")
+    scores["test_accuracy"] = accuracy(module.to(job.device), job.data.load_test(), job.data, resolution_of(arch))
+    log("writing and verifying the model files")
+    # the formats want weights without the strides of channels-last
+    verdict = write_verified(job, run, arch, module.cpu().to(memory_format=torch.contiguous_format), folder)
+    return delivered_row(arch, verdict, scores), verdict
 
 
 def _chosen(job: Job, trials: Sequence[Trial]) -> tuple[Trial, list[Trial]]:
@@ -89,36 +107,42 @@ def _chosen(job: Job, trials: Sequence[Trial]) -> tuple[Trial, list[Trial]]:
         return nearest, [nearest]
 
 
-def finetuned(job: Job, run: RunDir, evaluator: SupernetEvaluator, arch: Architecture, module: nn.Module) -> nn.Module:
-    """Train the best network alone, distilled from the largest, and recalibrate its norms."""
+def finetuned(
+    job: Job, checkpoints: Checkpoints, evaluator: SupernetEvaluator, arch: Architecture, module: nn.Module
+) -> nn.Module:
+    """Train a network alone, distilled from the largest, and recalibrate its norms."""
     config = replace(job.training, epochs=job.settings.finetune_epochs, lr=FINETUNE_LR * job.training.lr)
     largest = job.space.largest()
     student = at_resolution(module, resolution_of(arch))
     teacher = at_resolution(evaluator.deliver(largest), resolution_of(largest))
-    objective = distillation(student, teacher, smoothing=job.settings.smoothing)
-    fit("fine-tuning", module, objective, Course(job.data, job.augmentation, config), Checkpoints(run, "finetune"))
+    objective = distillation(student, teacher, Distillation(smoothing=job.settings.smoothing))
+    fit("fine-tuning", module, objective, Course(job.data, job.augmentation, config), checkpoints)
     calibrate(module, job.data, resolution_of(arch), job.settings.seed)
     return module
 
 
-def write_verified(job: Job, run: RunDir, arch: Architecture, module: nn.Module) -> dict[str, Any]:
-    """Write the files of best/, reload, recount and time them; returns and writes the content of verify.json."""
+def write_verified(job: Job, run: RunDir, arch: Architecture, module: nn.Module, folder: Path) -> dict[str, Any]:
+    """Write the files of `folder`, reload, recount and time them; returns and writes the content of verify.json."""
     images = verification_images(job, resolution_of(arch))
-    described = {**arch.to_json(), "key": arch.key, "definition": run.config["space"], "data": run.config["data"]}
-    write_files(run.path / BEST, module.eval(), described, images[:1])
+    write_files(folder, module.eval(), _described(run, arch), images[:1])
     inputs = VerifyInputs(
-        folder=run.path / BEST,
+        folder=folder,
         module=module,
         rebuild=lambda: job.space.network(arch),
         images=images,
         plan_cost=job.cost(arch),
         budgets=job.budgets,
-        latency=latency(job, run, images[:1]),
+        latency=latency(job, folder, images[:1]),
         recount=recount,
     )
     verdict = verify(inputs)
-    run.write_json(f"{BEST}/verify.json", verdict)
+    files.replace(folder / VERIFY, files.to_json(verdict))
     return verdict
+
+
+def _described(run: RunDir, arch: Architecture) -> dict[str, Any]:
+    """The content of architecture.json."""
+    return {**arch.to_json(), "key": arch.key, "definition": run.config["space"], "data": run.config["data"]}
 
 
 def verification_images(job: Job, resolution: int) -> Tensor:
@@ -128,22 +152,35 @@ def verification_images(job: Job, resolution: int) -> Tensor:
     return next(x for x, _ in prepared(job.data.val, batches, job.data, resolution, cpu)).contiguous()
 
 
-def latency(job: Job, run: RunDir, example: Tensor) -> Metric:
+def latency(job: Job, folder: Path, example: Tensor) -> Metric:
     """Time the delivered file in the target runtime on this machine."""
-    path = run.path / BEST / f"model{named(job.bench.name).suffix}"
+    path = folder / f"model{named(job.bench.name).suffix}"
     images = example.expand(job.settings.batch, -1, -1, -1).contiguous()
     metric = job.bench.time_files({path: images})[path].metric
     return replace(metric, context=f"{job.bench.target}; {metric.context}")
 
 
-def header(job: Job, command: str) -> dict[str, Any]:
+# -- what summaries are made of; those of `nas prune` too
+
+
+def header(job: Job | PruneJob, command: str) -> dict[str, Any]:
     """What every summary begins with."""
     return {
         "command": command,
         "seed": job.settings.seed,
         "versions": versions(),
         "device": {"type": job.device.type, "name": device_name(job.device)},
-        "data": {"name": job.data.name, "fingerprint": job.data.fingerprint},
+        "data": {"name": job.data.name, "fingerprint": job.data.fingerprint} if job.data else {},
+    }
+
+
+def delivered_row(arch: Architecture, verdict: Mapping[str, Any], scores: Mapping[str, float]) -> dict[str, Any]:
+    """What a summary has of a delivered network: the budgets by what was verified, and its metrics."""
+    metrics = {**{name: metric["value"] for name, metric in verdict["metrics"].items()}, **scores}
+    return {
+        "budget": verdict["budgets"],
+        "verified": verdict["ok"],
+        "best": {"key": arch.key, "architecture": arch.to_json(), "metrics": metrics},
     }
 
 
@@ -151,3 +188,8 @@ def network_row(trial: Trial) -> dict[str, object]:
     """A network of the front as summary.json has it."""
     metrics = {**trial.cost.values(), **trial.scores}
     return {"key": trial.architecture.key, "architecture": trial.architecture.to_json(), "metrics": metrics}
+
+
+def write_card(folder: Path, summary: Mapping[str, Any], config: Mapping[str, Any], verdict: Mapping[str, Any]) -> None:
+    """Write the model card of a delivered network."""
+    files.replace(folder / "README.md", model_card(summary, config, verdict).encode())

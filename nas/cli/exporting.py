@@ -10,12 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from compress.export import Agreement, agreement, load_format, write_format, written_aside
+from compress.export import TIE, Agreement, agreement, load_format, write_format, written_aside
 from compress.more_formats import EXPORTS
-from compress.verify import TOLERANCE
+from compress.verify import INTEGER_TOLERANCE, TOLERANCE
 from nas.cli.progress import log
 from nas.cli.pruning.original import Original, read_original, statistics_of
 from nas.cli.pruning.settings import PruneSettings
+from nas.cli.quantized import is_quantized, read_quantized
 from nas.cli.running import data_of
 from nas.data.dataset import Dataset, plain_batches
 from nas.data.load import DataConfig, load
@@ -44,11 +45,13 @@ def run_export(wanted: Wanted, as_json: bool) -> None:
     if wanted.format not in EXPORTS:
         raise InvalidSetting(f"--format {wanted.format!r} is not known; choose one of {', '.join(EXPORTS)}")
     data = _data(wanted)
-    original = read_original(PruneSettings(network=wanted.network, weights=wanted.weights, shape=wanted.shape), data)
+    best = Path(wanted.network) / "best"
+    original = _quantized(best) if is_quantized(best) else _in_floats(wanted, data)
+    tolerance = INTEGER_TOLERANCE if is_quantized(best) else TOLERANCE
     if not original.trained:
         log("warning: no --weights were given, so a network with random weights is exported")
     path = wanted.out or Path(_name(wanted.network) + EXPORTS[wanted.format].suffix)
-    found = _written(original, wanted.format, path, _images(original, data))
+    found = _written(original, wanted.format, path, _images(original, data), tolerance)
     kind = "real images" if data is not None else "images of noise"
     log(
         f"{path}: {found.argmax_agreement:.2%} the same class on {found.images} {kind}, largest difference of the logits "
@@ -58,13 +61,24 @@ def run_export(wanted: Wanted, as_json: bool) -> None:
         print(json.dumps({"command": "export", "file": str(path), "format": wanted.format, "images": kind, **vars(found)}))
 
 
-def _written(original: Original, name: str, path: Path, images: Tensor) -> Agreement:
+def _in_floats(wanted: Wanted, data: Dataset | None) -> Original:
+    return read_original(PruneSettings(network=wanted.network, weights=wanted.weights, shape=wanted.shape), data)
+
+
+def _quantized(folder: Path) -> Original:
+    """The network of integers that a run delivered."""
+    found, stored = read_quantized(folder), RunDir.read(folder.parent).config["data"]
+    mean, std = (tuple(stored[n]) if stored.get(n) else None for n in ("mean", "std"))
+    return Original(str(folder.parent), found.module(), found.shape, found.about["source"], mean, std, trained=True)
+
+
+def _written(original: Original, name: str, path: Path, images: Tensor, tolerance: float) -> Agreement:
     """Write aside, reload, compare, and only then put the files in their place."""
     module = original.module.to(memory_format=torch.contiguous_format)
     with written_aside(path.absolute().parent) as aside:
         write_format(name, module, images[:1], aside / path.name, EXPORTS)
-        found = agreement(module, load_format(name, aside / path.name, EXPORTS), images)
-        if found.decided_agreement < 1 or not found.max_difference <= TOLERANCE * found.scale:
+        found = agreement(module, load_format(name, aside / path.name, EXPORTS), images, tie=max(TIE, tolerance))
+        if found.decided_agreement < 1 or not found.max_difference <= tolerance * found.scale:
             raise VerificationFailed(
                 f"{name} gives other answers than the network: {found.decided_agreement:.2%} the same class, logits up to "
                 f"{found.max_difference:.3g} apart; nothing was written"

@@ -38,6 +38,7 @@ LEARNING_RATES = {"sgd": 0.1, "adamw": 0.002}
 LARGE_DATA = 10_000
 # enough steps for a supernet on small data, enough passes on large data
 LEAST_EPOCHS, MOST_EPOCHS, STEPS = 25, 100, 510
+INT8 = "int8"
 SMALL_NETWORK = 10e6  # multiply-adds
 PACKAGES = ("netcarver", "torch", "torchvision", "numpy", "optuna", "onnx", "onnxruntime", "fvcore", "scikit-learn")
 
@@ -96,9 +97,14 @@ class Job:
     def cost(self, arch: Architecture) -> Cost:
         """Count the plan of `arch`, and predict what the tables tell."""
         plan = self.space.plan(arch)
-        counted = count(plan)
+        counted = count(in_integers(plan) if self.settings.precision == INT8 else plan)
         predicted = {name: metric for model in self.models for name, metric in model(arch, plan).items()}
         return replace(counted, metrics={**counted.metrics, **predicted})
+
+
+def in_integers(plan: Plan) -> Plan:
+    """The plan with weights and activations of 8 bits."""
+    return replace(plan, layers=tuple(replace(layer, weight_bits=8, act_bits=8) for layer in plan.layers))
 
 
 def make_job(settings: Settings, resumed: Path | None = None) -> Job:

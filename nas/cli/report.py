@@ -1,4 +1,4 @@
-"""`nas report`: tables, pictures and a page of a run."""
+"""`nas report`: tables, pictures and a page of a run, or one page that compares several."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ from nas.cli.errors import guarded
 
 
 @guarded
-def report(run: Annotated[Path, typer.Argument(help="Run directory.")], json: opt.Json = False) -> None:
-    """Write the tables, pictures and report.html of a run; finished, running and interrupted ones alike.
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directory; several are compared.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Page of a comparison.", show_default="comparison.html, in runs/ if there is one")
+    ] = None,
+    open: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    json: opt.Json = False,
+) -> None:
+    """Write tables, pictures and report.html of a run, or one page that compares several runs.
+
+    Finished, running and interrupted runs alike. The page needs no network and nothing beside it.
 
     \b
-    Example:
-      nas report runs/search-1
+    Examples:
+      nas report runs/search-1 --open
+      nas report runs/search-1 runs/search-2 runs/prune-1 --out comparison.html
     """
-    from nas.cli.progress import log
-    from nas.report.write import write_report  # plotly and matplotlib: only when there is something to draw
-    from nas.rundir import RunDir
+    from nas.cli.reporting import run_report  # plotly and matplotlib: only when there is something to draw
 
-    files = write_report(RunDir.read(run))
-    for file in files:
-        log(f"wrote {file}")
-    if json:
-        from json import dumps
-
-        print(dumps({"command": "report", "files": [str(f) for f in files]}))
+    run_report(runs, out, open, json)

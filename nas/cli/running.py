@@ -12,10 +12,12 @@ from typing import Any
 import torch
 
 from nas.cli.errors import Interrupted
+from nas.cli.layers import write_layers
 from nas.cli.progress import log
 from nas.data.dataset import Dataset
 from nas.data.load import DataConfig, load
 from nas.errors import InvalidSetting, VerificationFailed
+from nas.report.contents import network
 from nas.report.write import write_report
 from nas.rundir import RunDir
 
@@ -26,7 +28,7 @@ def working(config: Mapping[str, Any], resumed: Path | None, out: Path | None) -
     command = config["command"]
     with RunDir.open(resumed) if resumed else RunDir.create(command, config, out) as run:
         if resumed:
-            _refuse_changes(run, config)
+            refuse_changes(run, config)
         log(f"run directory {run.path}")
         try:
             yield run
@@ -41,6 +43,7 @@ def working(config: Mapping[str, Any], resumed: Path | None, out: Path | None) -
 def concluded(run: RunDir, summary: dict[str, Any], announce: Callable[[RunDir, dict[str, Any]], None], as_json: bool) -> None:
     """Write the summary and the report of a run that delivered, and tell of it. Raises VerificationFailed if a check failed."""
     run.write_json("summary.json", summary)
+    write_layers(run, network(summary["best"]))
     write_report(run)
     announce(run, summary)
     if as_json:
@@ -56,7 +59,7 @@ def data_of(config: Mapping[str, Any]) -> Dataset:
     return load(DataConfig(options["data"], folder, config["data"]["resolution"]))
 
 
-def _refuse_changes(run: RunDir, config: Mapping[str, Any]) -> None:
+def refuse_changes(run: RunDir, config: Mapping[str, Any]) -> None:
     """Raise InvalidSetting if the data or the space are no longer what the run was started with."""
     for part in ("data", "space"):
         if run.config[part] != config[part]:

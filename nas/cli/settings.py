@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -91,6 +92,12 @@ def read(ctx: typer.Context, command: str, kind: type[S]) -> tuple[S, Path | Non
         _refuse_others(taken, same, f"the supernet of {values['supernet']} was trained with")
         values |= taken
     return kind(**{n: _plain(v) for n, v in values.items()}), None
+
+
+def of_run(run: RunDir, kind: Callable[..., S], device: str | None = None) -> S:
+    """The settings that a run was started with, on its device or on another one."""
+    stored = run.config["options"] | ({"device": device} if device else {})
+    return kind(**{name: _plain(value) for name, value in stored.items()})
 
 
 def command_line() -> str:

@@ -22,6 +22,7 @@ from compress.prune.saved import SOURCE, load_pruned, read_history, read_source
 from compress.prune.sparse_training import activated
 from nas import files
 from nas.architecture import Architecture, SearchSpace
+from nas.cli.keys import record_of
 from nas.cli.space import space_of
 from nas.cost.onnx_plan import onnx_plan
 from nas.cost.trace import Untraceable, trace
@@ -270,7 +271,5 @@ def _described(content: object, name: str) -> tuple[SearchSpace, Architecture]:
 
 
 def _trial(run: RunDir, key: str) -> tuple[SearchSpace, Architecture]:
-    space, trials = space_of(run.config), {record["key"]: record for record in run.trials()}
-    if key not in trials:
-        raise InvalidSetting(f"{str(run.path)!r} has no trial {key!r} among its {len(trials)}; their keys are in trials.jsonl")
-    return space, space.from_json(trials[key]["architecture"])
+    space = space_of(run.config)
+    return space, space.from_json(record_of(run, key)["architecture"])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from shlex import quote
 
@@ -16,6 +17,7 @@ from nas.data.augment import Augmentation
 from nas.data.dataset import Dataset
 from nas.errors import InvalidSetting
 from nas.evaluation.supernet import SupernetEvaluator
+from nas.report import training
 from nas.report.latency import LOG
 from nas.rundir import RunDir
 from nas.search import SEARCHERS
@@ -31,9 +33,9 @@ SUPERNET = "supernet"
 
 def trained_supernet(job: Job, run: RunDir) -> Supernet:
     """Train the supernet from its last checkpoint, or load the one that was asked for."""
-    supernet = Supernet(job.space, job.settings.seed).to(job.device)
     if job.settings.supernet:
-        return _loaded(job, supernet, Path(job.settings.supernet))
+        return loaded_supernet(job, Path(job.settings.supernet))
+    supernet = Supernet(job.space, job.settings.seed).to(job.device)
     config = job.training
     objective = sandwich(supernet, config.seed, job.settings.smoothing)
     fit("training", supernet, objective, Course(job.data, job.augmentation, config), Checkpoints(run, SUPERNET))
@@ -50,11 +52,17 @@ class Course:
 
 
 def fit(label: str, module: nn.Module, objective: Objective, course: Course, checkpoints: Checkpoints) -> None:
-    """Train to the end, and show how far it is."""
+    """Train to the end, and show how far it is; a run directory gets a line of its training log now and then."""
     config = course.config
-    with bar(label, config.epochs * steps_per_epoch(course.data, config)) as shown:
+    steps, run = config.epochs * steps_per_epoch(course.data, config), checkpoints.run
+    every = math.ceil(steps / training.MOST_LINES)
+    # steps after the last checkpoint are done again when a run goes on, and are not recorded again
+    last = training.last_step(run, label) if run else steps
+    with bar(label, steps) as shown:
         for progress in train(module, objective, course.data, course.augmentation, config, checkpoints):
             shown.update(progress.step, f"epoch {progress.epoch + 1}/{config.epochs}, loss {progress.loss:.3f}")
+            if run and progress.step > last and (progress.step % every == 0 or progress.step == steps):
+                run.append_line(training.LOG, {"training": label, **asdict(progress)})
 
 
 @dataclass(frozen=True)
@@ -106,9 +114,9 @@ def _counted_from(start: int, line: dict, job: Job) -> Trial:
     return replace(trial, number=trial.number - start)
 
 
-def _loaded(job: Job, supernet: Supernet, path: Path) -> Supernet:
-    """Take the weights of a run's supernet. Raises InvalidSetting if it is not fully trained, or on other data."""
-    source = RunDir.read(path)
+def loaded_supernet(job: Job, path: Path) -> Supernet:
+    """The trained supernet of the run in `path`. Raises InvalidSetting if it is not fully trained, or on other data."""
+    source, supernet = RunDir.read(path), Supernet(job.space, job.settings.seed).to(job.device)
     if source.config["data"]["fingerprint"] != job.data.fingerprint:
         raise InvalidSetting(f"the supernet of {path} was trained on other data than {job.data.name} is now; train a new one")
     done = Checkpoints(source, SUPERNET).restore(supernet)

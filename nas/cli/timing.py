@@ -13,6 +13,7 @@ import torch
 from compress.export import write_format
 from nas.architecture import Architecture
 from nas.budget import Metric, check, format_value
+from nas.cli import integers
 from nas.cli.job import Job
 from nas.cli.latency import LATENCY
 from nas.cli.progress import bar, log
@@ -98,9 +99,12 @@ def _timings(job: Job, evaluator: SupernetEvaluator, archs: Sequence[Architectur
             side = resolution_of(arch)
             image = torch.zeros(job.settings.batch, job.data.channels, side, side)
             module = evaluator.supernet.extract(arch).eval().cpu().to(memory_format=torch.contiguous_format)
+            example = torch.randn(image.shape, generator=generator(0, "images"))
+            if integers.wanted(job):
+                module = integers.for_timing(module, example)
             path = Path(folder) / f"{arch.key}{runtime.suffix}"
             write_format(FORMATS[runtime.suffix], module, image, path)
-            examples[path] = torch.randn(image.shape, generator=generator(0, "images"))
+            examples[path] = example
             shown.update(number)
         log(f"timing {len(archs)} networks of the front on {job.bench.target}")
         timings = job.bench.time_files(examples)

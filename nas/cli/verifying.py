@@ -13,15 +13,19 @@ import torch.nn as nn
 
 from compress.export import WEIGHTS, load_onnx, load_weights, write_format
 from compress.prune.saved import read_source
-from compress.verify import VerifyInputs, verify
+from compress.quantize.bits import delivered_cost
+from compress.quantize.graph import Network
+from compress.quantize.saved import scheme_of
+from compress.verify import INTEGER_TOLERANCE, VerifyInputs, verify
 from nas.budget import Budget, Cost, Metric
-from nas.cli.progress import bar, log
+from nas.cli.progress import log
+from nas.cli.quantized import is_quantized, read_quantized
 from nas.cli.running import data_of
+from nas.cli.scoring import file_accuracy
 from nas.cli.sources import architecture_of, build, is_pruned, rebuilt, shape_of
 from nas.cost.recount import recount
-from nas.data.dataset import Dataset, plain_batches
+from nas.data.dataset import Dataset
 from nas.errors import InvalidData, InvalidSetting, VerificationFailed
-from nas.evaluation.supernet import prepared
 from nas.latency.bench import Bench, bench_at
 from nas.latency.target import Target
 from nas.report.words import plain, show
@@ -34,17 +38,29 @@ IMAGES = 64
 SCORE_TOLERANCE = 0.001
 # a time that was taken again may be so much longer than the one that was claimed
 TIME_TOLERANCE = 0.1
-SCORED_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """What is quantized: the network in floating point, which is counted, and the size that was promised."""
+
+    network: Network
+    stored: Metric
 
 
 @dataclass(frozen=True)
 class Delivered:
-    """What a run has delivered: the network of its files, and what it claimed of it."""
+    """What a run has delivered: the network of its files, and what it claimed of it.
+
+    `original` builds the network that it was made of, None where there is none.
+    """
 
     run: RunDir
     summary: Mapping[str, Any]
     build: Callable[[], nn.Module]
     shape: tuple[int, int, int]
+    original: Callable[[], nn.Module] | None = None
+    rounded: Rounded | None = None
 
     @property
     def folder(self) -> Path:
@@ -86,11 +102,23 @@ def _delivered(path: Path) -> Delivered:
     summary = run.read_json("summary.json") if (path / "summary.json").is_file() else None
     if not (isinstance(summary, dict) and "best" in summary):
         raise InvalidSetting(f"{str(path)!r} has delivered nothing yet; let it end: nas {run.config['command']} --resume")
+    best = path / "best"
     if is_pruned(str(path)):
-        return Delivered(run, summary, lambda: rebuilt(path / "best"), shape_of(read_source(path / "best")))
+        source = read_source(best)
+        return Delivered(run, summary, lambda: rebuilt(best), shape_of(source), lambda: build(source))
+    if is_quantized(best):
+        return _quantized(run, summary)
     space, arch = architecture_of(str(path))
     plan = space.plan(arch)
     return Delivered(run, summary, lambda: space.network(arch), (plan.input_channels, *plan.input_size))
+
+
+def _quantized(run: RunDir, summary: Mapping[str, Any]) -> Delivered:
+    found = read_quantized(run.path / "best")
+    claimed = Cost({name: Metric(value, "", "claimed") for name, value in summary["best"]["metrics"].items()})
+    cost = delivered_cost(found.network, scheme_of(found.about), found.folder / "model.onnx", claimed)
+    rounded = Rounded(found.network, cost.metrics["size_bytes"])
+    return Delivered(run, summary, found.rebuilt, found.shape, found.original, rounded)
 
 
 def _bench(delivered: Delivered) -> Bench | None:
@@ -110,7 +138,15 @@ def _verified(delivered: Delivered, bench: Bench | None) -> dict[str, Any]:
     latency = _latency(delivered, bench) if bench is not None else claimed.get("latency_ms")
     budgets = tuple(Budget(row["text"], row["metric"], row["limit"]) for row in delivered.summary.get("budget", ()))
     images = torch.randn(IMAGES, *delivered.shape, generator=generator(0, "verify"))
-    return verify(VerifyInputs(delivered.folder, module, delivered.build, images, Cost(claimed), budgets, latency, recount))
+    inputs = VerifyInputs(delivered.folder, module, delivered.build, images, Cost(claimed), budgets, latency, recount)
+    if (rounded := delivered.rounded) is not None:
+        inputs = replace(
+            inputs,
+            recount=lambda _, image: recount(rounded.network.module, image),
+            tolerance=INTEGER_TOLERANCE,
+            stored=rounded.stored,
+        )
+    return verify(inputs)
 
 
 # -- time
@@ -121,12 +157,12 @@ def _latency(delivered: Delivered, bench: Bench) -> Metric:
     path = delivered.folder / f"model{named(bench.name).suffix}"
     example = torch.randn(bench.setting.batch, *delivered.shape, generator=generator(0, "images"))
     earlier = delivered.summary.get("original", {}).get("metrics", {}).get("latency_ms")
-    if earlier is None or path.suffix != ".onnx":
+    if earlier is None or path.suffix != ".onnx" or delivered.original is None:
         return bench.time_files({path: example})[path].metric
     original = delivered.folder.parent / ".original.onnx"
     try:
         # its weights do not matter for its time
-        write_format("onnx", build(read_source(delivered.folder)).eval(), example[:1], original)
+        write_format("onnx", delivered.original().eval(), example[:1], original)
         times = bench.time_files({original: example, path: example})
     finally:
         original.unlink(missing_ok=True)
@@ -154,15 +190,8 @@ def _score_checks(delivered: Delivered) -> list[dict[str, Any]]:
         return []
     data = _data(delivered)
     run = load_onnx(delivered.folder / "model.onnx")
-    split, right = data.load_test(), 0
-    batches = plain_batches(len(split), SCORED_AT_ONCE)
-    with bar("scoring model.onnx on the test images", len(split)) as shown:
-        done = 0
-        for images, labels in prepared(split, batches, data, delivered.shape[1], torch.device("cpu")):
-            right += int((run(images.contiguous()).argmax(1) == labels).sum())
-            done += len(labels)
-            shown.update(done)
-    found = right / len(split)
+    split = data.load_test()
+    found = file_accuracy(run, split, data, delivered.shape[1], "scoring model.onnx on the test images")
     detail = f"model.onnx on {len(split)} test images in onnxruntime"
     return [_row("test accuracy", abs(found - claimed) <= SCORE_TOLERANCE, found, claimed, detail)]
 

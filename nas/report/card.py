@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nas.report.contents import Network, metric_names
 from nas.report.contents import network as network_of
+from nas.report.markdown import line, section, table, text, verdict
+from nas.report.picture import PICTURE, front_picture
 from nas.report.words import name_of, plain, provenance, show
 
 Json = Mapping[str, Any]
@@ -23,14 +24,15 @@ def model_card(summary: Json, config: Json, verify: Json) -> str:
     best = network_of(summary["best"])
     sections = [
         _head(summary, config),
-        f"# {_text(best.key)}\n\n{_opening(summary, config)}",
-        _section("Budget", _budget_table(summary.get("budget", ()))),
-        _section("Metrics", _metric_table(summary, verify)),
-        _section("How to load", _loading(best, config.get("data", {}))),
-        _section("Input and output", _input(best, config.get("data", {}))),
-        _section("Architecture", _architecture(best.choices)),
-        _section("Verification", _checks(verify)),
-        _section("How it was made", _made(summary, config)),
+        f"# {text(best.key)}\n\n{_opening(summary, config)}",
+        _picture(summary),
+        section("Budget", _budget_table(summary.get("budget", ()))),
+        section("Metrics", _metric_table(summary, verify)),
+        section("How to load", _loading(best, config.get("data", {}))),
+        section("Input and output", _input(best, config.get("data", {}))),
+        section("Architecture", _architecture(best.choices)),
+        section("Verification", _checks(verify)),
+        section("How it was made", _made(summary, config)),
     ]
     return "\n\n".join(s for s in sections if s) + "\n"
 
@@ -65,26 +67,31 @@ def _head(summary: Json, config: Json) -> str:
 
 def _opening(summary: Json, config: Json) -> str:
     data, metrics = config.get("data", {}), summary["best"]["metrics"]
-    about = f" trained on {_text(data['name'])}" if data.get("name") else ""
+    about = f" trained on {text(data['name'])}" if data.get("name") else ""
     numbers = [f"{show('macs', metrics['macs'])} (multiply-adds)"] if "macs" in metrics else []
     scores = ("val_accuracy", "test_accuracy")
     numbers += [f"{show(m, metrics[m])} {name_of(m)}" for m in scores if m in metrics]
-    origin = f"pruned from {_text(summary['original']['name'])}" if "original" in summary else "carved out of a supernet"
+    origin = f"pruned from {text(summary['original']['name'])}" if "original" in summary else "carved out of a supernet"
     return f"An image classifier{about}, {origin} by netcarver: {', '.join(numbers)}."
+
+
+def _picture(summary: Json) -> str:
+    """A reference to the picture that the report writes beside the card."""
+    return f"![place of the network on the front]({PICTURE})" if front_picture(summary) else ""
 
 
 def _budget_table(budgets: Sequence[Json]) -> str:
     rows = [
-        [b["text"], name_of(b["metric"]), show(b["metric"], b["limit"]), show(b["metric"], b.get("value")), _kept(b["ok"])]
+        [b["text"], name_of(b["metric"]), show(b["metric"], b["limit"]), show(b["metric"], b.get("value")), verdict(b["ok"])]
         for b in budgets
     ]
-    return _table(("budget", "limits", "limit", "value", "verdict"), rows)
+    return table(("budget", "limits", "limit", "value", "verdict"), rows)
 
 
 def _metric_table(summary: Json, verify: Json) -> str:
     best, taken = network_of(summary["best"]), verify.get("metrics", {})
     rows = [[name_of(m), show(m, best.metrics[m]), provenance(m, taken.get(m))] for m in metric_names([best])]
-    return _table(("metric", "value", "how it was taken"), rows)
+    return table(("metric", "value", "how it was taken"), rows)
 
 
 def _loading(best: Network, data: Json) -> str:
@@ -140,14 +147,14 @@ def _architecture(choices: Mapping[str, object]) -> str:
     for name, value in choices.items():
         part, _, choice = name.rpartition(".")
         parts.setdefault(part or "network", []).append(f"{choice} {value}")
-    return _table(("part", "choices"), [[part, ", ".join(values)] for part, values in parts.items()])
+    return table(("part", "choices"), [[part, ", ".join(values)] for part, values in parts.items()])
 
 
 def _checks(verify: Json) -> str:
     rows = [
         [c["name"], plain(c["value"]), "passed" if c["ok"] else "**failed**", c["detail"]] for c in verify.get("checks", ())
     ]
-    return _table(("check", "value", "verdict", "detail"), rows)
+    return table(("check", "value", "verdict", "detail"), rows)
 
 
 def _made(summary: Json, config: Json) -> str:
@@ -161,31 +168,6 @@ def _made(summary: Json, config: Json) -> str:
         "versions": ", ".join(f"{name} {number}" for name, number in config.get("versions", {}).items()),
         "trials": summary.get("trials"),
     }
-    facts = "\n".join(f"- {name}: {_text(value)}" for name, value in known.items() if value not in (None, ""))
-    command = f"```\n{_line(config['argv'])}\n```" if "argv" in config else ""
+    facts = "\n".join(f"- {name}: {text(value)}" for name, value in known.items() if value not in (None, ""))
+    command = f"```\n{line(config['argv'])}\n```" if "argv" in config else ""
     return "\n\n".join(part for part in (command, facts) if part)
-
-
-# -- parts
-
-
-def _section(title: str, content: str) -> str:
-    return f"## {title}\n\n{content}" if content else ""
-
-
-def _table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = [f"| {' | '.join(_text(cell) for cell in row)} |" for row in rows]
-    return "\n".join([f"| {' | '.join(headings)} |", "|---" * len(headings) + "|", *lines]) if lines else ""
-
-
-def _kept(ok: bool) -> str:
-    return "kept" if ok else "**broken**"
-
-
-def _text(value: object) -> str:
-    """Text from outside, which must be neither HTML nor end a table cell."""
-    return escape(_line(value), quote=False).replace("|", "\\|")
-
-
-def _line(value: object) -> str:
-    return " ".join(str(value).split())

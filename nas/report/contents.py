@@ -7,14 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from nas.architecture import Option
 from nas.errors import InvalidSetting
 from nas.latency.table import read_table
 from nas.latency.target import Target
+from nas.report.fronts import front_of_many
 from nas.report.latency import Timed, read_timings
+from nas.report.layers import Layers, read_layers
 from nas.report.pruning import Pruning, read_pruning
+from nas.report.quantization import Json, Quantization, read_passes, read_quantization
+from nas.report.training import Curve, read_curves
 from nas.rundir import RunDir
-from nas.trial import pareto_front
 
 VAL_ACCURACY = "val_accuracy"
 METRICS = ("macs", "params", "size_bytes", "peak_bytes", "latency_ms", "energy_mj", VAL_ACCURACY, "test_accuracy")
@@ -55,10 +60,12 @@ class Contents:
     """All that is reported. Until the run has ended, `summary` and `verify` are empty and `best` is the best so far.
 
     `timings` are empty for runs that timed nothing; `foreign_table` is the path of a table of another target, if one was used;
-    `pruning` is None for runs that pruned nothing.
+    `pruning` and `quantization` are None for runs that did nothing of the kind, `layers` where the run does not tell them.
+    `path` is the run directory as it was given.
     """
 
     name: str
+    path: str
     config: Mapping[str, Any]
     trials: tuple[TrialRow, ...]
     front: tuple[Network, ...]
@@ -69,6 +76,10 @@ class Contents:
     timings: tuple[Timed, ...] = ()
     foreign_table: str = ""
     pruning: Pruning | None = None
+    layers: Layers | None = None
+    curves: tuple[Curve, ...] = ()
+    quantization: Quantization | None = None
+    passes: tuple[Json, ...] = ()
 
     @property
     def finished(self) -> bool:
@@ -116,16 +127,32 @@ def read_contents(run: RunDir) -> Contents:
     best = network(summary["best"]) if summary else _best_so_far(front, config)
     on_front = {n.key: n for n in front}  # whose latency may have been predicted anew
     trials = tuple(replace(t, network=on_front.get(t.network.key, t.network)) for t in trials)
-    budgets, name = _budgets(summary, config, best), run.path.resolve().name
-    pruning = read_pruning(run, summary, best.choices)
-    return Contents(name, config, trials, front, best, budgets, summary, verify, timings, table, pruning)
+    quantization = read_quantization(summary)
+    return Contents(
+        name=run.path.resolve().name,
+        path=str(run.path),
+        config=config,
+        trials=trials,
+        front=front,
+        best=best,
+        budgets=_budgets(summary, config, best),
+        summary=summary,
+        verify=verify,
+        timings=timings,
+        foreign_table=table,
+        pruning=read_pruning(run, summary, best.choices),
+        layers=read_layers(run, best.key, quantization.bits if quantization else {}),
+        curves=read_curves(run),
+        quantization=quantization,
+        passes=read_passes(summary),
+    )
 
 
 def front_of(trials: Sequence[TrialRow], objectives: Sequence[str]) -> tuple[Network, ...]:
     """Networks that no other one beats in validation error and all `objectives`, cheapest first."""
     networks = [t.network for t in trials if t.state == "complete" and VAL_ACCURACY in t.network.metrics]
     points = [[1 - n.metrics[VAL_ACCURACY], *(n.metrics.get(m, math.nan) for m in objectives)] for n in networks]
-    return tuple(networks[i] for i in pareto_front(points))
+    return tuple(networks[i] for i in front_of_many(np.array(points, dtype=float)))
 
 
 def metric_names(networks: Sequence[Network]) -> list[str]:

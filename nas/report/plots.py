@@ -1,10 +1,11 @@
-"""The Pareto front and the timed networks as PNG. The only file that imports matplotlib; it makes no global figure."""
+"""Pictures of the front and of timed networks. The only file that imports matplotlib; it makes no global figure."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -17,25 +18,30 @@ from nas.report.words import Axis, axis_of, predictor_state, show, span
 PANEL_INCHES, DPI = (7.2, 4.8), 150
 # the palette of Okabe and Ito (2008), which all kinds of colour vision tell apart
 TRIALS, FRONT, BEST, BUDGET = "#808080", "#0072b2", "#d55e00", "#4d4d4d"
+# times the largest latency: a budget above it would leave no room for the networks
+FAR = 3
+# dots that an SVG draws one by one
+MOST_VECTORS = 1000
 ATTEMPTS = (("#0072b2", "o"), ("#e69f00", "s"), ("#009e73", "D"), ("#cc79a7", "^"))
 
 
-def front_png(contents: Contents) -> bytes:
-    """Draw accuracy against each objective, one panel an objective."""
+def front_pictures(contents: Contents) -> dict[str, bytes]:
+    """Draw accuracy against each objective, one panel an objective; as PNG and as SVG, by these names."""
     panels = len(contents.objectives)
     figure = Figure(figsize=(PANEL_INCHES[0] * panels, PANEL_INCHES[1]), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     for axes, metric in zip(figure.subplots(1, panels, sharey=True, squeeze=False)[0], contents.objectives, strict=True):
         _draw(axes, contents, metric)
     figure.axes[0].set_ylabel("validation accuracy (%)")
-    return _png(figure)
+    return {"png": _png(figure), "svg": _svg(figure)}
 
 
 def latency_png(contents: Contents) -> bytes:
     """Draw measured against predicted latency of the timed networks that have a prediction."""
     groups = by_attempt(contents.timings)
-    limits = [b for b in contents.budgets if b.metric == "latency_ms"]
-    ends = span(extent(contents.timings) + [b.limit for b in limits])
+    shown = extent(contents.timings)
+    limits = [b for b in contents.budgets if b.metric == "latency_ms" and b.limit <= FAR * max(shown)]
+    ends = span(shown + [b.limit for b in limits])
     figure = Figure(figsize=(PANEL_INCHES[1] + 0.4, PANEL_INCHES[1] + 0.4), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -61,6 +67,14 @@ def latency_png(contents: Contents) -> bytes:
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _svg(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    # without the salt names of its parts would be random
+    with rc_context({"svg.hashsalt": "netcarver"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
 
 
@@ -102,7 +116,8 @@ def _finish(axes: Axes, columns: int) -> None:
 def _dots(axes: Axes, scales: tuple[Axis, Axis], networks: Sequence[Network]) -> None:
     if networks:
         x, y = (scale.of(networks) for scale in scales)
-        axes.scatter(x, y, s=16, c=TRIALS, alpha=0.5, lw=0, label=f"evaluated networks ({len(networks)})")
+        many = len(networks) > MOST_VECTORS
+        axes.scatter(x, y, s=16, c=TRIALS, alpha=0.5, lw=0, rasterized=many, label=f"evaluated networks ({len(networks)})")
 
 
 def _budget_line(axes: Axes, limit: float, label: str) -> None:

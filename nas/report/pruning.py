@@ -1,4 +1,4 @@
-"""What the report says of a pruned network: the original beside it, its accuracy after each stage, what each layer kept."""
+"""What the report says of a network that was made of another one: the original beside it, and what pruning left of it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from nas.rundir import RunDir
 
 STAGES = "stages.jsonl"
 ORIGINAL = "original"
+# their trial 0 is the original
+COMMANDS = ("prune", "quantize", "compress")
 REMOVED = ".removed"
 
 
@@ -38,7 +40,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Pruning:
-    """What was made of the original: its name and metrics, stages by network, and what the delivered network kept."""
+    """What was made of the original: its name and metrics, stages by network, and what a pruned network kept."""
 
     name: str
     metrics: Mapping[str, float]
@@ -48,16 +50,20 @@ class Pruning:
 
 
 def read_pruning(run: RunDir, summary: Mapping[str, Any], best: Mapping[str, Any]) -> Pruning | None:
-    """Read it from a run directory, None if the run pruned nothing; `best` are the choices of the delivered network."""
-    if run.config.get("command") != "prune" or not (trials := run.trials()):
+    """Read it from a run directory, None if the run has no original; `best` are the choices of the delivered network.
+
+    Choices say what channels were kept in runs of `nas prune` alone.
+    """
+    config = run.config
+    if config.get("command") not in COMMANDS or not (trials := run.trials()):
         return None
     first, original = trials[0], summary.get(ORIGINAL, {})
     metrics = {name: metric["value"] for name, metric in first["cost"].items()} | dict(first["scores"])
-    widths = first["architecture"]["choices"]
+    widths = first["architecture"]["choices"] if config["command"] == "prune" else {}
     kept = tuple(Kept(name, int(best[name]), int(width)) for name, width in widths.items() if name in best)
     removed = tuple(name.removesuffix(REMOVED) for name in best if name.endswith(REMOVED))
     stages = (Stage(x["key"], x["stage"], x["scores"].get("val_accuracy")) for x in run.read_lines(STAGES))
-    name = str(original.get("name") or run.config["options"]["network"])
+    name = str(original.get("name") or config.get("options", {}).get("network", ORIGINAL))
     return Pruning(name, {**metrics, **original.get("metrics", {})}, tuple(stages), kept, removed)
 
 

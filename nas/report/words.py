@@ -15,6 +15,7 @@ _ACCURACY = {VAL_ACCURACY: "validation accuracy", "test_accuracy": "test accurac
 _VALIDATED = "on the validation images"
 _SPLIT = {VAL_ACCURACY: _VALIDATED, "val_loss": _VALIDATED, "test_accuracy": "on the test images, which were read once"}
 _TIMED = {"latency_ms", "energy_mj"}
+ABSENT = "–"
 _PREFIX = {0: "", 1: "k", 2: "M", 3: "G"}
 
 
@@ -41,15 +42,30 @@ def name_of(metric: str) -> str:
 def show(metric: str, value: float | None) -> str:
     """`2.91 MFLOPs`, `98.3%`, or a dash where the metric was not taken."""
     if value is None:
-        return "–"
+        return ABSENT
     if metric.partition("@")[0] not in LABEL:
         return f"{value:.1%}" if metric in _ACCURACY else plain(value)
     return format_value(metric, value)
 
 
+def kind_of(metric: str) -> str:
+    """How the page's scripts write a metric: as a share, a time (or energy), a count with a prefix, or as it is."""
+    base = metric.partition("@")[0]
+    if base in _ACCURACY:
+        return "share"
+    if base not in LABEL:
+        return "plain"
+    return "time" if base in _TIMED else "count"
+
+
+def unit_of(metric: str) -> str:
+    """The unit of a metric, empty for those without."""
+    return LABEL.get(metric.partition("@")[0], ("", ""))[1]
+
+
 def plain(value: float | None) -> str:
     """A number without a unit: integers in full, others to six digits."""
-    return "–" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+    return ABSENT if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def provenance(metric: str, taken: Mapping[str, Any] | None) -> str:
@@ -61,6 +77,12 @@ def provenance(metric: str, taken: Mapping[str, Any] | None) -> str:
         return _SPLIT.get(metric, "counted from the plan")
     spread = f"interquartile range {show(metric, taken['spread'])}" if taken.get("spread") is not None else ""
     return ", ".join(str(p) for p in (taken["method"], spread, taken.get("context")) if p)
+
+
+def how_busy(taken: Mapping[str, Any] | None) -> str:
+    """What the context of a timing says of the machine's load, empty where it says nothing."""
+    parts = str(taken.get("context", "") if taken else "").split("; ")
+    return next((part for part in parts if "load" in part or "busy" in part), "")
 
 
 def axis_of(metric: str, networks: Sequence[Network], limits: Sequence[float] = ()) -> Axis:
@@ -85,16 +107,21 @@ def span(values: Sequence[float]) -> tuple[float, float]:
 
 def off(error: float | None) -> str:
     """A relative error with its sign, `+1.9%`, or a dash where there is none."""
-    return "–" if error is None else f"{error:+z.1%}"
+    return ABSENT if error is None else f"{error:+z.1%}"
 
 
 def change(metric: str, before: float, after: float) -> str:
-    """`-0.4 points` of an accuracy, `49.9%` or `1.83x faster` of a cost."""
+    """`-0.4 points` of an accuracy, `-50.1%` or `1.83x faster` of a cost."""
     if metric in _ACCURACY:
         return f"{100 * (after - before):+z.1f} points"
     if metric.partition("@")[0] == "latency_ms" and after < before:
         return f"{before / after:.2f}x faster"
-    return f"{after / before:.1%}" if before else "–"
+    return f"{after / before - 1:+z.1%}" if before else ABSENT
+
+
+def format_name(bits: str) -> str:
+    """`8 bits` of a number format that is named by its width; `fp8-e4m3` as it is."""
+    return f"{bits} bits" if bits.isdecimal() else bits
 
 
 def predictor_state(attempt: int) -> str:

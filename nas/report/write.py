@@ -4,28 +4,40 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nas.report.contents import read_contents
-from nas.report.front import front_csv
+from nas.report.contents import Contents, read_contents
+from nas.report.digest import report_markdown
+from nas.report.front import front_csv, front_parquet
 from nas.report.latency import by_attempt
 from nas.report.page import report_html
-from nas.report.plots import front_png, latency_png
+from nas.report.picture import PICTURE, front_picture
+from nas.report.plots import front_pictures, latency_png
 from nas.rundir import RunDir
 
-FRONT_TABLE, FRONT_PICTURE, LATENCY_PICTURE, PAGE = "front.csv", "front.png", "latency.png", "report.html"
+LATENCY_PICTURE, PAGE, DIGEST = "latency.png", "report.html", "report.md"
 
 
 def write_report(run: RunDir) -> list[Path]:
-    """Write front.csv, front.png and report.html, whether the run has ended or not; the run need not be locked.
+    """Write the tables, pictures and pages of a run, whether it has ended or not; the run need not be locked.
 
-    A run that timed networks whose latency it had predicted gets latency.png too.
+    Always front.csv, front.parquet, front.png, front.svg, report.html and report.md; latency.png where networks were timed
+    whose latency had been predicted; best/front.svg, which the model card shows, once the run has ended.
 
     Raises InvalidSetting if no network of the run was evaluated, CorruptRun if its files cannot be read.
     """
-    contents = read_contents(run)
-    files = {FRONT_TABLE: front_csv(contents.front).encode(), FRONT_PICTURE: front_png(contents)}
-    if by_attempt(contents.timings):
-        files[LATENCY_PICTURE] = latency_png(contents)
-    files[PAGE] = report_html(contents).encode()
+    files = report_files(read_contents(run))
     for name, data in files.items():
         run.write_bytes(name, data)
     return [run.path / name for name in files]
+
+
+def report_files(contents: Contents) -> dict[str, bytes]:
+    """The content of each file, by its name."""
+    files = {"front.csv": front_csv(contents.front).encode(), "front.parquet": front_parquet(contents.front)}
+    files |= {f"front.{kind}": data for kind, data in front_pictures(contents).items()}
+    if by_attempt(contents.timings):
+        files[LATENCY_PICTURE] = latency_png(contents)
+    files[PAGE] = report_html(contents).encode()
+    files[DIGEST] = report_markdown(contents).encode()
+    if contents.finished and (picture := front_picture(contents.summary)):
+        files[f"best/{PICTURE}"] = picture.encode()
+    return files

@@ -5,8 +5,9 @@ Optuna's storage does not hold the state of a sampler, so every ask gets a fresh
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast, final
@@ -21,7 +22,7 @@ from optuna.trial import TrialState
 from nas.architecture import Architecture, Option
 from nas.search.drawing import draw_unseen
 from nas.search.evolution import EvolutionSettings
-from nas.search.problem import SearchProblem
+from nas.search.problem import VAL_ACCURACY, SearchProblem
 from nas.search.searcher import SequentialSearcher
 from nas.trial import Trial
 
@@ -61,8 +62,8 @@ class OptunaSearcher(SequentialSearcher):
         self._make_sampler, self._startup = make_sampler, startup
         self._pending: dict[Architecture, optuna.Trial] = {}
         self._values: dict[Architecture, list[float]] = {}
-        self._study = _new_study(problem, None)
-        self._journal = _new_study(problem, study_path) if study_path else None
+        self._study = _new_study(problem.objectives, None)
+        self._journal = _new_study(problem.objectives, study_path) if study_path else None
 
     def propose(self, rng: np.random.Generator) -> Architecture | None:
         """Ask Optuna for a network that is new and keeps the budget; draw one if it finds none."""
@@ -132,19 +133,60 @@ class OptunaSearcher(SequentialSearcher):
         return trial
 
 
-def _new_study(problem: SearchProblem, path: Path | None) -> optuna.Study:
+@final
+class RecordedStudy:
+    """A study in memory of trials that a run recorded, whatever proposed them, with the values that a journal has.
+
+    `options` are those of each choice, a range for numbers in between; a choice that it does not have becomes an attribute of
+    the trial, as do all costs and scores. A trial that was not evaluated, or lacks an objective, is a failed one.
+    """
+
+    def __init__(self, name: str, objectives: Sequence[str], options: Mapping[str, Sequence[Option]]) -> None:
+        self._objectives, self._study = objectives, _new_study(objectives, None, name)
+        self._distributions = {name: _distribution(values) for name, values in options.items()}
+
+    @property
+    def storage(self) -> optuna.storages.BaseStorage:
+        """Where Optuna's tools find the study."""
+        return self._study._storage
+
+    def add(self, trial: Trial) -> None:
+        """Add the next trial."""
+        choices, known = trial.architecture.choices, {**trial.cost.values(), **trial.scores}
+        params = {name: choices[name] for name in self._distributions if name in choices}
+        others = {name: value for name, value in choices.items() if name not in params}
+        values = [1 - known.get(VAL_ACCURACY, math.nan), *(known.get(name, math.nan) for name in self._objectives)]
+        complete = trial.state == "complete" and all(map(math.isfinite, values))
+        self._study.add_trial(
+            optuna.trial.create_trial(
+                state=TrialState.COMPLETE if complete else TrialState.FAIL,
+                values=values if complete else None,
+                params=params,
+                distributions={name: self._distributions[name] for name in params},
+                user_attrs={"key": trial.architecture.key, "state": trial.state, "error": trial.error, **known, **others},
+            )
+        )
+
+
+def _distribution(options: Sequence[Option]) -> optuna.distributions.BaseDistribution:
+    if isinstance(options, range):
+        return optuna.distributions.IntDistribution(options.start, options.stop - 1)
+    return optuna.distributions.CategoricalDistribution(options)
+
+
+def _new_study(objectives: Sequence[str], path: Path | None, name: str = STUDY_NAME) -> optuna.Study:
     """Create a study in memory or in an empty journal; a lock that a killed process left goes with the old journal."""
     storage = None
     if path is not None:
         path.unlink(missing_ok=True)
         path.with_name(path.name + ".lock").unlink(missing_ok=True)
         storage = JournalStorage(JournalFileBackend(str(path)))
-    names = ["val_error", *problem.objectives]
+    names = ["val_error", *objectives]
     with _quiet():
         study = optuna.create_study(
             storage=storage,
             sampler=optuna.samplers.RandomSampler(seed=0),
-            study_name=STUDY_NAME,
+            study_name=name,
             directions=["minimize"] * len(names),
         )
         study.set_metric_names(names)

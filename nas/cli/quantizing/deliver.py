@@ -10,20 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from compress.export import load_onnx, write_files
-from compress.quantize.bits import cost_of
+from compress.export import load_onnx, write_files, write_format
+from compress.quantize.bits import delivered_cost, is_real
 from compress.quantize.convert import converted
-from compress.quantize.formats import FORMATS
 from compress.quantize.saved import QUANTIZATION, reconverted, scheme_of
-from compress.verify import VerifyInputs, verify
-from nas.budget import Cost, Metric
+from compress.verify import INTEGER_TOLERANCE, VerifyInputs, verify
+from nas.budget import Metric
 from nas.cli.deliver import BEST, VERIFIED_IMAGES, network_row
 from nas.cli.job import versions
 from nas.cli.progress import log
 from nas.cli.quantizing.clock import BF16, FP32, Clock
 from nas.cli.quantizing.job import INT8, QuantizeJob
-from nas.cli.quantizing.scoring import file_accuracy
-from nas.cli.quantizing.stages import Candidate, candidate_of, is_real, original_cost, simulated_of
+from nas.cli.quantizing.stages import Candidate, candidate_of, original_cost, simulated_of
+from nas.cli.scoring import file_accuracy
 from nas.cost.recount import recount
 from nas.data.dataset import plain_batches
 from nas.evaluation.supernet import prepared
@@ -35,8 +34,6 @@ from nas.torch_seeding import generator
 from nas.trial import Trial
 
 ONNX = f"{BEST}/model.onnx"
-# of the largest logit: a value on the edge of two integers may fall to either side, and the layers after it carry that on
-INTEGER_TOLERANCE = 0.1
 VERIFIED_WORK, FEWEST = 1e11, 8
 
 
@@ -117,8 +114,6 @@ def _written(job: QuantizeJob, run: RunDir, clock: Clock, candidate: Candidate, 
 
 
 def _export_reference(job: QuantizeJob, path: Path) -> None:
-    from compress.export import write_format
-
     module: nn.Module = job.original.module.cpu().to(memory_format=torch.contiguous_format)
     write_format("onnx", module.eval(), torch.zeros(1, *job.original.shape), path)
 
@@ -127,7 +122,7 @@ def _verified(
     job: QuantizeJob, run: RunDir, candidate: Candidate, module: fx.GraphModule, times: Mapping[str, Metric]
 ) -> dict[str, Any]:
     """Reload, recount and judge; returns and writes the content of verify.json."""
-    planned = delivered_cost(job, run, candidate)
+    planned = delivered_cost(job.network, scheme_of(candidate.about), run.path / ONNX, original_cost(job))
     reference = original_cost(job)
     if FP32 in times:
         reference = replace(reference, metrics={**reference.metrics, "latency_ms": times[FP32]})
@@ -148,16 +143,6 @@ def _verified(
     verdict["original"] = {name: vars(times[name]) for name in times if name != INT8}
     run.write_json(f"{BEST}/verify.json", verdict)
     return verdict
-
-
-def delivered_cost(job: QuantizeJob, run: RunDir, candidate: Candidate) -> Cost:
-    """What the quantized network costs; its size is that of the file, where the file packs values as their formats do."""
-    scheme = scheme_of(candidate.about)
-    cost = cost_of(job.network, scheme, original_cost(job))
-    if not is_real(scheme) or min(FORMATS[name].bits for name in scheme.weights.values()) < 8:
-        return cost
-    size = Metric((run.path / ONNX).stat().st_size, "B", "size of model.onnx")
-    return replace(cost, metrics={**cost.metrics, "size_bytes": size})
 
 
 def verification_images(job: QuantizeJob) -> Tensor:

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from compress.quantize.bits import cost_of, mixed
+from compress.quantize.bits import cost_of, is_real, mixed
 from compress.quantize.convert import converted
-from compress.quantize.formats import FLOAT, FORMATS, INT8, runs_in_int8
+from compress.quantize.formats import FLOAT, FORMATS, INT8
 from compress.quantize.ptq import quantize
 from compress.quantize.saved import load_simulated, points_of, read_about, save_simulated, scheme_of
 from compress.quantize.scheme import Scheme, kept_layers, read_precision, uniform
@@ -70,13 +70,6 @@ def original_cost(job: QuantizeJob) -> Cost:
     counted = cost_of(job.network, replace(floats, others=FLOAT), count(job.original.plan))
     params = sum(p.numel() for p in job.network.module.parameters())
     return replace(counted, metrics={**counted.metrics, "params": replace(counted.metrics["params"], value=params)})
-
-
-def is_real(scheme: Scheme) -> bool:
-    """Whether integer kernels of 8 bits run all of it; else it is simulated in floating point."""
-    return all(
-        name == FLOAT or runs_in_int8(name) for name in (*scheme.weights.values(), *scheme.inputs.values(), scheme.others)
-    )
 
 
 # -- the stages

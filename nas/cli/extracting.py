@@ -1,0 +1,159 @@
+"""The work of `nas extract`: one network of a run goes the way that the best one went."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from compress.export import ARCHITECTURE
+from nas import files
+from nas.cli import deliver
+from nas.cli.job import configuration, make_job
+from nas.cli.keys import record_of
+from nas.cli.progress import log
+from nas.cli.pruning import deliver as pruned
+from nas.cli.pruning.clock import Clock
+from nas.cli.pruning.job import make_prune_job, prune_configuration
+from nas.cli.pruning.settings import PruneSettings
+from nas.cli.pruning.stages import trial_of
+from nas.cli.running import refuse_changes
+from nas.cli.settings import Settings, command_line, of_run
+from nas.cli.stages import loaded_supernet
+from nas.errors import InvalidSetting, VerificationFailed
+from nas.evaluation.supernet import SupernetEvaluator
+from nas.report.picture import PICTURE, front_picture
+from nas.report.words import show
+from nas.rundir import RunDir
+from nas.training.loop import Checkpoints
+from nas.trial import Trial
+
+EXTRACTED, SUMMARY = "extracted", "summary.json"
+TOLD = {"macs": "(multiply-adds)", "params": "", "latency_ms": "", "val_accuracy": "validation", "test_accuracy": "test"}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the user asked for."""
+
+    run: Path
+    key: str
+    out: Path | None = None
+    device: str | None = None
+
+
+Json = dict[str, Any]
+
+
+def run_extract(wanted: Wanted, as_json: bool) -> None:
+    """The whole of `nas extract`. Raises InvalidSetting for what cannot be delivered, VerificationFailed."""
+    began, command = time.monotonic(), RunDir.read(wanted.run).config.get("command")
+    if command not in EXTRACTORS:
+        known = " or ".join(f"nas {name}" for name in EXTRACTORS)
+        raise InvalidSetting(
+            f"{str(wanted.run)!r} is a run of nas {command}, which has no networks to choose from; give one of {known}"
+        )
+    # a folder elsewhere leaves the run as it is
+    with RunDir.read(wanted.run) if wanted.out else RunDir.open(wanted.run) as run:
+        record = _evaluated(run, wanted.key)
+        folder = wanted.out or run.path / EXTRACTED / record["key"]
+        if wanted.out:
+            _check_free(wanted.out)
+        log(f"network {record['key']} of {run.path}")
+        summary, verdict = EXTRACTORS[command](run, record, folder, wanted.device)
+        summary |= {"run": str(run.path), "front": _delivered(run).get("front", []), "trials": len(run.trials())}
+        summary["seconds"] = round(time.monotonic() - began, 1)
+        _describe(run, folder, summary, verdict)
+    _announce(folder, summary, verdict)
+    if as_json:
+        print(json.dumps({**summary, "folder": str(folder)}))
+    if not summary["verified"]:
+        failed = [row["name"] for row in verdict["checks"] if not row["ok"]]
+        failed += [f"{row['text']} is broken" for row in verdict["budgets"] if not row["ok"]]
+        raise VerificationFailed(f"the network in {folder} does not hold what the run promises: {'; '.join(failed)}")
+
+
+# -- by command
+
+
+def _of_search(run: RunDir, record: Json, folder: Path, device: str | None) -> tuple[Json, Json]:
+    """Extract from the supernet that the run trained, or searched."""
+    job = make_job(of_run(run, Settings, device), run.path)
+    refuse_changes(run, configuration(job, "search"))
+    supernet = loaded_supernet(job, Path(job.settings.supernet or run.path))
+    trial = Trial.from_json(record, job.space.from_json(record["architecture"]))
+    evaluator = SupernetEvaluator(supernet, job.data, job.settings.seed)
+    handed, verdict = deliver.hand_over(job, run, evaluator, trial, folder, Checkpoints())
+    return {**deliver.header(job, "extract"), **handed}, verdict
+
+
+def _of_prune(run: RunDir, record: Json, folder: Path, device: str | None) -> tuple[Json, Json]:
+    """Take what the pruning kept of the network, timed beside the original."""
+    job = make_prune_job(of_run(run, PruneSettings, device))
+    refuse_changes(run, prune_configuration(job))
+    with tempfile.TemporaryDirectory() as aside:
+        handed, verdict = pruned.hand_over(job, run, Clock(job, Path(aside)), trial_of(record), folder)
+    original = trial_of(run.trials()[0])
+    before = _delivered(run).get("original", {}).get("metrics", {})
+    tested = {name: value for name, value in before.items() if name == "test_accuracy"}
+    original = replace(original, scores={**original.scores, **tested})
+    return {**deliver.header(job, "extract"), "original": pruned.original_row(job, original, verdict), **handed}, verdict
+
+
+EXTRACTORS: dict[str, Callable[[RunDir, Json, Path, str | None], tuple[Json, Json]]] = {
+    "search": _of_search,
+    "prune": _of_prune,
+}
+
+
+# -- parts
+
+
+def _delivered(run: RunDir) -> Json:
+    """The summary of the run, empty as long as it has not ended."""
+    summary = run.read_json(SUMMARY) if (run.path / SUMMARY).is_file() else {}
+    return summary if isinstance(summary, dict) else {}
+
+
+def _describe(run: RunDir, folder: Path, summary: Json, verdict: Json) -> None:
+    """Write the model card, the picture that it shows, and the summary."""
+    config = {**run.config, "argv": f"{run.config.get('argv', '')} && {command_line()}"}
+    deliver.write_card(folder, summary, config, verdict)
+    if picture := front_picture(summary):
+        files.replace(folder / PICTURE, picture.encode())
+    files.replace(folder / SUMMARY, files.to_json(summary))
+
+
+def _evaluated(run: RunDir, key: str) -> Json:
+    """The record of a network whose accuracy is known, or of one that was cut without data. Raises InvalidSetting."""
+    states = [record["state"] for record in run.trials()]
+    if "complete" not in states:
+        raise InvalidSetting(f"{str(run.path)!r} has no network to extract: none of its {len(states)} trials was evaluated")
+    record = record_of(run, key)
+    if record["state"] != "complete":
+        raise InvalidSetting(
+            f"network {record['key']} is {record['state']} ({record['error']}); extract one that was evaluated, such as those "
+            "of front.csv"
+        )
+    return record
+
+
+def _check_free(folder: Path) -> None:
+    """Raise InvalidSetting for a file, or a folder with something else than an earlier extraction."""
+    if folder.exists() and not folder.is_dir():
+        raise InvalidSetting(f"--out {str(folder)!r} is a file; choose another --out")
+    held = sorted(path.name for path in folder.iterdir() if path.name[0] != ".") if folder.is_dir() else []
+    if held and ARCHITECTURE not in held:
+        raise InvalidSetting(f"--out {str(folder)!r} holds files ({held[0]}); choose another --out")
+
+
+def _announce(folder: Path, summary: Mapping[str, Any], verdict: Mapping[str, Any]) -> None:
+    metrics = summary["best"]["metrics"]
+    numbers = ", ".join(f"{show(name, metrics[name])} {said}".strip() for name, said in TOLD.items() if name in metrics)
+    budgets = (f"; {row['text']} {'kept' if row['ok'] else 'BROKEN'}" for row in verdict["budgets"])
+    log(f"network {summary['best']['key']}: {numbers}{''.join(budgets)}")
+    log(f"files in {folder}")

@@ -1,0 +1,30 @@
+"""Networks of a run by their key, or the beginning of one."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Any
+
+from nas.errors import InvalidSetting
+from nas.rundir import RunDir
+
+NAMED_AT_MOST = 3
+
+
+def record_of(run: RunDir, text: str) -> dict[str, Any]:
+    """The line of trials.jsonl whose key is `text`, or the only one that begins so. Raises InvalidSetting, CorruptRun."""
+    records = {record["key"]: record for record in reversed(run.trials())}
+    found = [text] if text in records else [key for key in records if text and key.startswith(text)]
+    if len(found) == 1:
+        return records[found[0]]
+    path = str(run.path)
+    if found:
+        raise InvalidSetting(f"{text!r} is the beginning of {len(found)} keys of {path!r} ({_few(found)}); write more of it")
+    if not records:
+        raise InvalidSetting(f"{path!r} has no trials, so no network {text!r}; give a run that has looked at some")
+    nearest = get_close_matches(text, records, n=NAMED_AT_MOST, cutoff=0.0)
+    raise InvalidSetting(f"{path!r} has no trial {text!r} among its {len(records)}; the nearest are {_few(nearest)}")
+
+
+def _few(keys: list[str]) -> str:
+    return ", ".join(keys[:NAMED_AT_MOST]) + (", ..." if len(keys) > NAMED_AT_MOST else "")

@@ -1,0 +1,81 @@
+"""The report as report.md: what one pastes into an issue or a wiki."""
+
+from __future__ import annotations
+
+from nas.report.contents import METRICS, Contents, metric_names
+from nas.report.explorer import extract_command
+from nas.report.latency import by_attempt
+from nas.report.markdown import line, section, table, text, verdict
+from nas.report.sections.top import notices
+from nas.report.words import answer, change, duration, latency_sentence, name_of, provenance, show
+
+
+def report_markdown(contents: Contents) -> str:
+    """Answer, budgets, best network, original, front, latency, and how it was made."""
+    parts = [
+        f"# {text(contents.name)}\n\n**{text(answer(contents))}**",
+        "\n".join(f"> {text(note)}" for note in notices(contents)),
+        section("Budget", _budgets(contents)),
+        section("Best network" if contents.finished else "Best network so far", _best(contents)),
+        section("Original", _original(contents)),
+        section("Pareto front", _front(contents)),
+        section("Predicted against measured latency", _latency(contents)),
+        section("How it was made", _made(contents)),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _budgets(contents: Contents) -> str:
+    rows = [
+        [b.text, name_of(b.metric), show(b.metric, b.limit), show(b.metric, b.value), verdict(b.ok)] for b in contents.budgets
+    ]
+    return table(("budget", "limits", "limit", "value", "verdict"), rows)
+
+
+def _best(contents: Contents) -> str:
+    best = contents.best
+    rows = [[name_of(m), show(m, best.metrics[m]), provenance(m, contents.taken.get(m))] for m in metric_names([best])]
+    return f"`{best.key}`\n\n{table(('metric', 'value', 'how it was taken'), rows)}"
+
+
+def _original(contents: Contents) -> str:
+    if contents.pruning is None:
+        return ""
+    before, after = contents.pruning.metrics, contents.best.metrics
+    names = [n for n in metric_names([contents.best]) if n in before and n in METRICS]
+    rows = [[name_of(n), show(n, before[n]), show(n, after[n]), change(n, before[n], after[n])] for n in names]
+    return f"{text(contents.pruning.name)}\n\n{table(('metric', 'original', 'now', 'change'), rows)}"
+
+
+def _front(contents: Contents) -> str:
+    names = [m for m in metric_names(contents.front) if m in {*METRICS, *(b.metric for b in contents.budgets)}]
+    rows = [
+        [f"{n.key} ★" if n.key == contents.best.key else n.key, *(show(m, n.metrics.get(m)) for m in names)]
+        for n in contents.front
+    ]
+    command = line(extract_command(contents, "KEY"))
+    told = f"\n\nAny of them is delivered with `{command}`." if command else ""
+    return f"![validation accuracy against cost](front.svg)\n\n{table(('network', *map(name_of, names)), rows)}{told}"
+
+
+def _latency(contents: Contents) -> str:
+    if not contents.timings:
+        return ""
+    picture = "\n\n![measured against predicted latency](latency.png)" if by_attempt(contents.timings) else ""
+    return f"{text(latency_sentence(contents))}{picture}"
+
+
+def _made(contents: Contents) -> str:
+    config, data = contents.config, contents.config.get("data", {})
+    known = {
+        "data": data.get("name"),
+        "data fingerprint": data.get("fingerprint"),
+        "seed": config.get("seed"),
+        "device": config.get("device", {}).get("name"),
+        "latency target": contents.target,
+        "duration": duration(contents.summary["seconds"]) if "seconds" in contents.summary else "",
+        "versions": ", ".join(f"{name} {number}" for name, number in config.get("versions", {}).items()),
+    }
+    facts = "\n".join(f"- {name}: {text(value)}" for name, value in known.items() if value not in (None, ""))
+    command = f"```\n{line(config['argv'])}\n```" if "argv" in config else ""
+    return "\n\n".join(part for part in (command, facts) if part)

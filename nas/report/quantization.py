@@ -1,0 +1,36 @@
+"""What the report says of a quantized network, and of one that several passes made, as summary.json has it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """Layers with bits and sensitivity, the whole network at each precision, and the layers that cost most accuracy."""
+
+    layers: tuple[Json, ...]
+    precisions: tuple[Json, ...]
+    costly: tuple[Json, ...]
+
+    @property
+    def bits(self) -> dict[str, str]:
+        """Width of the weights of each layer, in bits."""
+        return {str(x["name"]): str(x["weight_bits"]) for x in self.layers}
+
+
+def read_quantization(summary: Json) -> Quantization | None:
+    """None for a run that quantized nothing, or has not ended."""
+    found = summary.get("quantization")
+    if not isinstance(found, Mapping):
+        return None
+    return Quantization(*(tuple(found.get(name, ())) for name in ("layers", "precisions", "costly")))
+
+
+def read_passes(summary: Json) -> tuple[Json, ...]:
+    """The passes of `nas compress` in order, none for other runs."""
+    return tuple(summary.get("passes", ()))
