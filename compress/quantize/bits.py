@@ -89,8 +89,12 @@ def cost_of(network: Network, scheme: Scheme, original: Cost) -> Cost:
         for layer in network.layers
     )
     stored = Metric(size, "B", "simulated", context="weights packed in their formats, with their scales and biases")
-    done = Metric(bitops, "bit operations", "plan")
-    return replace(original, metrics={**original.metrics, "size_bytes": stored, "bitops": done})
+    metrics = {**original.metrics, "size_bytes": stored, "bitops": Metric(bitops, "bit operations", "plan")}
+    if (peak := original.metrics.get("peak_bytes")) is not None:
+        widest = max((FORMATS[scheme.of_point(network, point)].bits for point in network.points), default=32)
+        bound = f"with all activations in {widest} bits, the widest of them"
+        metrics["peak_bytes"] = replace(peak, value=peak.value * widest / 32, context=bound)
+    return replace(original, metrics=metrics)
 
 
 def delivered_cost(network: Network, scheme: Scheme, file: Path, original: Cost) -> Cost:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from nas.cli import (
+    compress,
     cost,
     dashboard,
     diff,
@@ -37,6 +38,7 @@ for command in (
     search.search,
     prune.prune,
     quantize.quantize,
+    compress.compress,
     train.train,
     profile.profile,
     cost.cost,

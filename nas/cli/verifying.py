@@ -18,6 +18,7 @@ from compress.quantize.graph import Network
 from compress.quantize.saved import scheme_of
 from compress.verify import INTEGER_TOLERANCE, VerifyInputs, verify
 from nas.budget import Budget, Cost, Metric
+from nas.cli.compressing import last_run
 from nas.cli.progress import log
 from nas.cli.quantized import is_quantized, read_quantized
 from nas.cli.running import data_of
@@ -75,7 +76,7 @@ class Delivered:
 
 def run_verify(path: Path, score: bool, as_json: bool) -> None:
     """The whole of `nas verify`. Raises InvalidSetting for what is no finished run, VerificationFailed."""
-    delivered = _delivered(path)
+    delivered = _delivered(last_run(path))
     verdict = _verified(delivered, _bench(delivered))
     rows = [row for row in verdict["checks"] if row["name"] != "safetensors: largest logit difference"]
     rows += _time_checks(delivered, verdict["metrics"].get("latency_ms"))

@@ -62,7 +62,9 @@ def explore(contents: Contents) -> Explorer:
     tried = [
         Entry(t.network, f"trial {t.number}") for t in thinned(list(rows.values()), MOST_SHOWN) if t.network.key not in first
     ]
-    fronts = [Entry(n, "original" if n.key in original else "on the front") for n in contents.front]
+    # the best network is there twice where it is of the front: what was evaluated may have been trained on since
+    notes = {contents.best.key: "as it was evaluated"} | dict.fromkeys(original, "original")
+    fronts = [Entry(n, notes.get(n.key, "on the front")) for n in contents.front]
     beaten = [Entry(rows[key].network, "original") for key in first if key in rows]
     entries = [best, *fronts, *beaten, *tried]
     origins = [i for i, e in enumerate(entries) if e.note == "original"]

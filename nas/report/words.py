@@ -12,6 +12,7 @@ from nas.report.contents import VAL_ACCURACY, BudgetRow, Contents, Network
 from nas.report.latency import agreement
 
 _ACCURACY = {VAL_ACCURACY: "validation accuracy", "test_accuracy": "test accuracy"}
+_SCORES = {**_ACCURACY, "val_loss": "validation loss"}
 _VALIDATED = "on the validation images"
 _SPLIT = {VAL_ACCURACY: _VALIDATED, "val_loss": _VALIDATED, "test_accuracy": "on the test images, which were read once"}
 _TIMED = {"latency_ms", "energy_mj"}
@@ -35,7 +36,7 @@ class Axis:
 def name_of(metric: str) -> str:
     """`multiply-adds`, `validation accuracy`, `latency on pixel3`."""
     base, _, target = metric.partition("@")
-    name = _ACCURACY.get(base) or (LABEL[base][0] if base in LABEL else base.replace("_", " "))
+    name = _SCORES.get(base) or (LABEL[base][0] if base in LABEL else base.replace("_", " "))
     return f"{name} on {target}" if target else name
 
 

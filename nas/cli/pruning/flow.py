@@ -29,20 +29,25 @@ NO_FASTER = 0.95
 
 def run_prune(ctx: typer.Context) -> None:
     """The whole of `nas prune`."""
-    began = time.monotonic()
     settings, resumed = read(ctx, "prune", PruneSettings)
+    prune_in(ctx.params.get("out"), settings, resumed, ctx.params["json"])
+
+
+def prune_in(out: Path | None, settings: PruneSettings, resumed: Path | None, as_json: bool) -> None:
+    """Prune in a run directory, a new one or one that is gone on with. Raises VerificationFailed, and what `nas prune` does."""
+    began = time.monotonic()
     if not settings.network:
         raise InvalidSetting("no network was given; name one: nas prune cifar-resnet56 --weights FILE --budget 50%")
     job = make_prune_job(settings)
     method_of(job).check(job)
-    with working(prune_configuration(job), resumed, ctx.params.get("out")) as run:
+    with working(prune_configuration(job), resumed, out) as run:
         describe(job)
         with tempfile.TemporaryDirectory() as folder:
             clock = Clock(job, Path(folder))
             trials = trials_of(job, run, Workshop(job, clock))
             summary = deliver_pruned(job, run, clock, trials)
         summary["seconds"] = round(time.monotonic() - began, 1)
-        concluded(run, summary, announce, ctx.params["json"])
+        concluded(run, summary, announce, as_json)
 
 
 def describe(job: PruneJob) -> None:

@@ -23,16 +23,21 @@ from nas.rundir import RunDir
 
 def run_quantize(ctx: typer.Context) -> None:
     """The whole of `nas quantize`."""
-    began = time.monotonic()
     settings, resumed = read(ctx, "quantize", QuantizeSettings)
+    quantize_in(ctx.params.get("out"), settings, resumed, ctx.params["json"])
+
+
+def quantize_in(out: Path | None, settings: QuantizeSettings, resumed: Path | None, as_json: bool) -> None:
+    """Quantize in a run directory, a new one or one that is gone on with. Raises VerificationFailed, and as the command."""
+    began = time.monotonic()
     job = make_quantize_job(settings)
-    with working(quantize_configuration(job), resumed, ctx.params.get("out")) as run:
+    with working(quantize_configuration(job), resumed, out) as run:
         describe(job)
         with tempfile.TemporaryDirectory() as folder:
             clock = Clock(job, Path(folder))
             summary = deliver_quantized(job, run, clock, trials_of(job, run, clock))
         summary["seconds"] = round(time.monotonic() - began, 1)
-        concluded(run, summary, announce, ctx.params["json"])
+        concluded(run, summary, announce, as_json)
 
 
 def describe(job: QuantizeJob) -> None:

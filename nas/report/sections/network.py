@@ -23,9 +23,8 @@ def architecture(contents: Contents) -> Section | None:
     tallest = max(len(ours), len(theirs))
     content = f'<div class="drawings">{drawing(ours, theirs, layers)}</div>'
     note = quiet(
-        f"For images of {_map(layers.image)}. Bars grow with the square root of the channels; k is the window, s the stride; an arc adds what comes in to what "
-        "goes out. "
-        "Dashed blocks are those that the network on the left does without."
+        f"For images of {_map(layers.image)}. Bars grow with the square root of the channels; k is the window, s the stride; "
+        "an arc adds what comes in to what goes out. Dashed blocks are those that this network does without."
     )
     text = folded("The same as a table", _block_table(ours, theirs, layers))
     shown = content if tallest <= TALL else folded(f"{tallest} blocks", content)

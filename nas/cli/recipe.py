@@ -1,0 +1,108 @@
+"""A recipe: the passes of `nas compress` as values, read from TOML and checked before anything runs."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from nas.cli.pruning.settings import PruneSettings
+from nas.cli.quantizing.settings import QuantizeSettings
+from nas.errors import InvalidSetting
+
+BOUNDS = ("max_drop", "min_speedup")
+_LISTS = ("budget", "keep", "bits", "activation_bits")
+_STAGES = {
+    "recalibrate": "batch norms are recalibrated by every prune",
+    "finetune": "give prune finetune_epochs",
+    "fine-tune": "give prune finetune_epochs",
+    "verify": "every pass is verified",
+}
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """Options of the pass `export`."""
+
+    network: str = ""
+    format: str = "onnx"
+
+
+SETTINGS: Mapping[str, type] = {"prune": PruneSettings, "quantize": QuantizeSettings, "export": ExportSettings}
+
+
+@dataclass(frozen=True)
+class Step:
+    """A pass: its name, its settings but for the network, and its bounds."""
+
+    name: str
+    options: Mapping[str, Any]
+    bounds: Mapping[str, float]
+
+    def settings(self, network: str, weights: str | None) -> Any:  # noqa: ANN401 - one of SETTINGS
+        """The settings of the command, for a network."""
+        own = {"weights": weights} if "weights" in _names(self.name) else {}
+        return SETTINGS[self.name](**{**self.options, "network": network, **own})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A network, its weights, and the passes in order."""
+
+    network: str
+    weights: str | None
+    steps: tuple[Step, ...]
+
+
+def read_recipe(path: Path, network: str = "") -> Recipe:
+    """Read a TOML file; `network` takes the place of the one in it. Raises InvalidSetting quoting what is wrong."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidSetting(
+            f"cannot read recipe {str(path)!r} ({error}); expected a TOML file with [[pass]] tables"
+        ) from error
+    passes = content.pop("pass", None)
+    if not (isinstance(passes, list) and passes):
+        raise InvalidSetting(f"recipe {str(path)!r} has no passes; write one [[pass]] table for each, with its name")
+    shared, known = content, {name for kind in SETTINGS for name in _names(kind)}
+    if unknown := sorted(set(shared) - known):
+        raise InvalidSetting(f"recipe {str(path)!r} has the unknown key {unknown[0]!r}; known keys: {', '.join(sorted(known))}")
+    wanted = network or shared.get("network", "")
+    if not wanted:
+        raise InvalidSetting(f'recipe {str(path)!r} names no network; add network = "resnet50", or give one to the command')
+    steps = tuple(_step(number, table, shared) for number, table in enumerate(passes, 1))
+    for step in steps[:-1]:
+        if step.name == "quantize" and any(later.name != "export" for later in steps[steps.index(step) + 1 :]):
+            raise InvalidSetting("quantize must be the last pass but for export: a network of integers is not cut any more")
+    weights = None if network and Path(network).is_dir() else shared.get("weights")
+    return Recipe(wanted, weights, steps)
+
+
+def _step(number: int, table: Mapping[str, Any], shared: Mapping[str, Any]) -> Step:
+    name = str(table.get("name"))
+    if name in _STAGES:
+        raise InvalidSetting(f"pass {number} of the recipe is {name!r}, which is no pass of its own: {_STAGES[name]}")
+    if name not in SETTINGS:
+        raise InvalidSetting(f"pass {number} of the recipe is {name!r}; choose one of {', '.join(SETTINGS)}")
+    known = _names(name) - {"network", "weights"}
+    given = {key: value for key, value in table.items() if key not in ("name", *BOUNDS)}
+    if unknown := sorted(set(given) - known):
+        choices = ", ".join(sorted(known | set(BOUNDS)))
+        raise InvalidSetting(f"pass {number} ({name}) of the recipe has the unknown key {unknown[0]!r}; known keys: {choices}")
+    options = {key: value for key, value in shared.items() if key in known} | given
+    bounds = {key: float(table[key]) for key in BOUNDS if key in table}
+    return Step(name, {key: _value(key, value) for key, value in options.items()}, bounds)
+
+
+def _names(kind: str) -> set[str]:
+    return {field.name for field in fields(SETTINGS[kind])}
+
+
+def _value(key: str, value: Any) -> Any:  # noqa: ANN401 - TOML has any
+    """Lists as tuples; one text where several may be given is a list of one."""
+    if key in _LISTS:
+        return (str(value),) if not isinstance(value, list) else tuple(str(v) for v in value)
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,128 @@
+"""`nas compress`: recipes are checked before anything runs, passes follow each other, bounds stop the chain, resume goes on."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from own_network import QUICK, TINY
+from typer.testing import CliRunner
+
+from nas.cli.compressing import _RUNNERS
+from nas.cli.main import app
+from nas.cli.recipe import read_recipe
+from nas.cli.sources import module_of
+from nas.errors import InvalidSetting
+from nas.rundir import RunDir
+
+TOP = 'network = "python:tiny_net:tiny"\nweights = "weights.pt"\ndata = "digits"\nthreads = 1\n'
+PRUNE = '[[pass]]\nname = "prune"\nbudget = "70%"\nfinetune_epochs = 0\nround_to = 1\n'
+QUANTIZE = '[[pass]]\nname = "quantize"\ncalibration = "min-max"\nimages = 64\n'
+EXPORT = '[[pass]]\nname = "export"\nformat = "torchscript"\n'
+
+
+@pytest.fixture(autouse=True)
+def network(tmp_path, monkeypatch):
+    """A network of the user's own in the working directory, its weights, and quick measurements."""
+    (tmp_path / "tiny_net.py").write_text(TINY)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("nas.latency.bench.MeasureSettings", lambda: QUICK)
+    torch.manual_seed(0)
+    torch.save(module_of("python:tiny_net:tiny").state_dict(), "weights.pt")
+
+
+def recipe(*passes, top=TOP):
+    Path("recipe.toml").write_text(top + "".join(passes))
+    return Path("recipe.toml")
+
+
+def nas(*args):
+    return CliRunner().invoke(app, [*map(str, args)])
+
+
+def test_passes_follow_each_other_and_all_are_told():
+    result = nas("compress", "--recipe", recipe(PRUNE, QUANTIZE, EXPORT), "--out", "run", "--json")
+    assert result.exit_code == 0, result.stderr
+    summary = json.loads(result.stdout)
+    assert [row["name"] for row in summary["passes"]] == ["original", "prune", "quantize", "export"]
+    original, pruned, rounded, exported = (row["metrics"] for row in summary["passes"])
+    assert pruned["macs"] <= 0.7 * original["macs"] and rounded["macs"] == pruned["macs"]
+    assert rounded["bitops"] == pruned["bitops"] / 16  # 8 x 8 in the place of 32 x 32 bits
+    assert exported == rounded
+    assert summary["verified"] and len(summary["front"]) == 3
+    best = Path("run/best")
+    assert torch.jit.load(best / "model.pt")(torch.rand(2, 1, 8, 8)).shape == (2, 10)
+    assert (best / "model.onnx").read_bytes() == Path("run/passes/2-quantize/best/model.onnx").read_bytes()
+    assert "quantize" in Path("run/report.html").read_text()
+    checked = nas("verify", "run", "--no-score")
+    assert checked.exit_code == 0, checked.stderr
+
+
+def test_a_broken_bound_stops_the_chain_and_keeps_what_was_made():
+    broken = PRUNE.replace("budget", "min_speedup = 1000\nbudget")
+    result = nas("compress", "--recipe", recipe(broken, QUANTIZE), "--out", "run")
+    assert result.exit_code == 4
+    assert "pass 1 (prune) breaks its bound" in result.stderr and "min_speedup is 1000" in result.stderr
+    assert Path("run/passes/1-prune/best/model.onnx").is_file() and not Path("run/passes/2-quantize").exists()
+    again = nas("compress", "--resume", "--out", "run")
+    assert again.exit_code == 4 and "breaks its bound" in again.stderr
+
+
+def test_a_resumed_chain_does_no_pass_again(monkeypatch):
+    path = recipe(PRUNE, QUANTIZE)
+    monkeypatch.setattr("nas.cli.compressing._RUNNERS", {"prune": _RUNNERS["prune"], "quantize": interrupted})
+    first = nas("compress", "--recipe", path, "--out", "run")
+    assert first.exit_code == 130 and "nas compress --resume --out run" in first.stderr
+    monkeypatch.setattr("nas.cli.compressing._RUNNERS", {"prune": interrupted, "quantize": _RUNNERS["quantize"]})
+    pruned = Path("run/passes/1-prune/summary.json").read_bytes()
+    second = nas("compress", "--resume", "--out", "run")
+    assert second.exit_code == 0, second.stderr
+    assert Path("run/passes/1-prune/summary.json").read_bytes() == pruned
+    assert [row["name"] for row in RunDir.read(Path("run")).read_lines("passes.jsonl")] == ["original", "prune", "quantize"]
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
+def test_another_recipe_is_refused_when_a_chain_goes_on():
+    assert nas("compress", "--recipe", recipe(PRUNE), "--out", "run").exit_code == 0
+    other = nas("compress", "--resume", "--out", "run", "--recipe", recipe(PRUNE, QUANTIZE))
+    assert other.exit_code == 2 and "is not the recipe that run was started with" in other.stderr
+
+
+def test_options_of_all_passes_and_of_one():
+    found = read_recipe(recipe('[[pass]]\nname = "prune"\nbudget = "50%"\nmax_drop = 1\nthreads = 2\n', QUANTIZE))
+    prune, quantize = found.steps
+    assert prune.options["threads"] == 2 and quantize.options["threads"] == 1
+    assert prune.options["budget"] == ("50%",) and prune.bounds == {"max_drop": 1.0}
+    assert prune.settings("a", "w").weights == "w" and quantize.settings("b", None).data == "digits"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "has no passes"),
+        ("pass = 3", "has no passes"),
+        ("[[pass]]\n", "pass 1 of the recipe is 'None'; choose one of prune, quantize, export"),
+        ('[[pass]]\nname = "finetune"\n', "is no pass of its own: give prune finetune_epochs"),
+        ('[[pass]]\nname = "prune"\nbudgte = "50%"\n', "unknown key 'budgte'"),
+        (QUANTIZE + PRUNE, "quantize must be the last pass but for export"),
+        ("[[pass", "expected a TOML file"),
+    ],
+)
+def test_what_may_be_wrong_in_a_recipe(text, expected):
+    with pytest.raises(InvalidSetting, match=expected.replace("(", r"\(")):
+        read_recipe(recipe(text))
+
+
+def test_unknown_shared_keys_and_a_missing_network():
+    with pytest.raises(InvalidSetting, match="unknown key 'netwrok'"):
+        read_recipe(recipe(PRUNE, top='netwrok = "resnet18"\n'))
+    with pytest.raises(InvalidSetting, match="names no network"):
+        read_recipe(recipe(PRUNE, top=""))
+
+
+def test_no_recipe_and_nothing_to_resume():
+    assert "no recipe was given" in nas("compress", "resnet18").stderr
+    assert "--resume found no run of `nas compress`" in nas("compress", "--resume").stderr
