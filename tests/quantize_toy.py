@@ -15,6 +15,9 @@ from compress.quantize.quantizer import IntQuantizer
 from compress.quantize.ranges import CALIBRATIONS, histograms
 from compress.quantize.scheme import read_precision, uniform
 from compress.quantize.simulate import point_quantizer_of, simulated, weight_quantizer_of
+from nas.data.dataset import plain_batches
+from nas.data.load import DataConfig, load
+from nas.evaluation.supernet import prepared
 from nas.torch_seeding import generator
 
 
@@ -97,3 +100,19 @@ def with_integer_biases(module: fx.GraphModule, network: Network) -> fx.GraphMod
             parameter = module.get_parameter(bias.target)
             parameter.data = (parameter.data / step).round() * step
     return module
+
+
+def trained() -> tuple[Network, list[Tensor]]:
+    """A network that tells digits apart, and training images in batches."""
+    data = load(DataConfig("digits"))
+    parts = plain_batches(len(data.train), 128)[:8]
+    batches = list(prepared(data.train, parts, data, data.resolution, torch.device("cpu")))
+    layers = [*conv_bn(1, 8), nn.ReLU(), *conv_bn(8, 12, stride=2), nn.ReLU(), *conv_bn(12, 12, groups=12), nn.ReLU()]
+    module = ready(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(48, data.classes))).train()
+    optimizer = torch.optim.Adam(module.parameters(), 0.02)
+    for x, y in 5 * batches:
+        optimizer.zero_grad()
+        F.cross_entropy(module(x), y).backward()
+        optimizer.step()
+    network = network_of(module.eval(), (1, 8, 8))
+    return network, [x for x, _ in batches[:4]]

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from own_network import QUICK, TINY
+from own_network import TINY
 from typer.testing import CliRunner
 
+from compress.more_formats import EXPORTS
 from nas.cli.compressing import _RUNNERS
 from nas.cli.main import app
 from nas.cli.recipe import read_recipe
@@ -17,16 +18,15 @@ from nas.rundir import RunDir
 
 TOP = 'network = "python:tiny_net:tiny"\nweights = "weights.pt"\ndata = "digits"\nthreads = 1\n'
 PRUNE = '[[pass]]\nname = "prune"\nbudget = "70%"\nfinetune_epochs = 0\nround_to = 1\n'
-QUANTIZE = '[[pass]]\nname = "quantize"\ncalibration = "min-max"\nimages = 64\n'
+QUANTIZE = '[[pass]]\nname = "quantize"\ncalibration = "min-max"\nimages = 64\nkeep = ["first=8"]\n'
 EXPORT = '[[pass]]\nname = "export"\nformat = "torchscript"\n'
 
 
 @pytest.fixture(autouse=True)
 def network(tmp_path, monkeypatch):
-    """A network of the user's own in the working directory, its weights, and quick measurements."""
+    """A network of the user's own in the working directory, and its weights."""
     (tmp_path / "tiny_net.py").write_text(TINY)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("nas.latency.bench.MeasureSettings", lambda: QUICK)
     torch.manual_seed(0)
     torch.save(module_of("python:tiny_net:tiny").state_dict(), "weights.pt")
 
@@ -51,7 +51,7 @@ def test_passes_follow_each_other_and_all_are_told():
     assert exported == rounded
     assert summary["verified"] and len(summary["front"]) == 3
     best = Path("run/best")
-    assert torch.jit.load(best / "model.pt")(torch.rand(2, 1, 8, 8)).shape == (2, 10)
+    assert EXPORTS["torchscript"].load(best / "model.pt")(torch.rand(2, 1, 8, 8)).shape == (2, 10)
     assert (best / "model.onnx").read_bytes() == Path("run/passes/2-quantize/best/model.onnx").read_bytes()
     assert "quantize" in Path("run/report.html").read_text()
     checked = nas("verify", "run", "--no-score")

@@ -22,6 +22,7 @@ from nas.budget import Budget, Cost, Metric, excess, format_value
 from nas.errors import InfeasibleBudget, InvalidBudget, InvalidSetting
 
 ROUNDS = 12
+EMPHASES = (0.0, 0.25, 0.5, 0.75, 1.0)
 BITS_BUDGETS = ("size_bytes", "bitops")
 
 
@@ -65,16 +66,31 @@ def mixed(network: Network, budgets: Sequence[Budget], original: Cost, batches: 
     of_inputs = _input_losses(network, config.inputs, batches)
     options = list(product(config.weights, config.inputs))
     losses = [np.array([of_weights[x.name][w] + of_inputs[x.name][a] for w, a in options]) for x in network.layers]
+
+    def over(chosen: Sequence[int]) -> float:
+        return excess(budgets, cost_of(network, _scheme(network, [options[place] for place in chosen]), original))
+
+    choices = []
+    for emphasis in _emphases(len(budgets)):
+        shares = [_shares(layer, options, budgets, emphasis) for layer in network.layers]
+        choices.append(_choice(list(zip(shares, losses, strict=True)), over))
+    kept = [chosen for chosen in choices if chosen is not None]
+    if not kept:
+        raise _infeasible(network, budgets, original, config)
+    best = min(kept, key=lambda chosen: sum(float(loss[place]) for loss, place in zip(losses, chosen, strict=True)))
+    return Mixed(_scheme(network, [options[place] for place in best]), of_weights)
+
+
+def _choice(tables: Sequence[tuple[np.ndarray, np.ndarray]], over: Callable[[Sequence[int]], float]) -> list[int] | None:
+    """An option of each table of (shares, losses), by which nothing is over its budget; None where there is none."""
     limit = 1.0
     for _ in range(ROUNDS):
-        shares = [_shares(layer, options, budgets) for layer in network.layers]
-        chosen = cheapest(list(zip(shares, losses, strict=True)), limit)
-        scheme = _scheme(network, [options[place] for place in chosen])
-        over = excess(budgets, cost_of(network, scheme, original))
-        if over == 0:
-            return Mixed(scheme, of_weights)
-        limit *= 1 - min(0.5, max(over, 1e-3))  # what layers share is not in the sums
-    raise _infeasible(network, budgets, original, config)
+        chosen = cheapest(tables, limit)
+        too_much = over(chosen)
+        if too_much == 0:
+            return chosen
+        limit *= 1 - min(0.5, max(too_much, 1e-3))  # what layers share is not in the sums
+    return None
 
 
 def cost_of(network: Network, scheme: Scheme, original: Cost) -> Cost:
@@ -118,13 +134,21 @@ def stored_bytes(layer: Layer, name: str) -> float:
     return layer.params * bits / 8 + layer.channels * (4 if name == FLOAT else 8)
 
 
-def _shares(layer: Layer, options: Sequence[tuple[str, str]], budgets: Sequence[Budget]) -> np.ndarray:
-    """What part of the budgets a layer takes by each option: of several budgets the mean."""
+def _emphases(budgets: int) -> list[tuple[float, ...]]:
+    """How much each budget counts, where the allocator knows one limit: of two, the one that binds is not known before."""
+    return [(1.0,)] if budgets == 1 else [(share, 1 - share) for share in EMPHASES]
+
+
+def _shares(
+    layer: Layer, options: Sequence[tuple[str, str]], budgets: Sequence[Budget], emphasis: Sequence[float]
+) -> np.ndarray:
+    """What part of the budgets a layer takes by each option, each counted with its emphasis."""
     costs: Mapping[str, Callable[[str, str], float]] = {
         "size_bytes": lambda w, a: stored_bytes(layer, w),
         "bitops": lambda w, a: layer.macs * FORMATS[w].bits * FORMATS[a].bits,
     }
-    return np.array([np.mean([costs[b.metric](w, a) / b.limit for b in budgets]) for w, a in options])
+    parts = [[costs[b.metric](w, a) / b.limit for b in budgets] for w, a in options]
+    return np.array(parts) @ np.array(emphasis)
 
 
 def _scheme(network: Network, chosen: Sequence[tuple[str, str]]) -> Scheme:

@@ -20,7 +20,7 @@ from nas.torch_seeding import generator
 
 Losses = Mapping[str, Mapping[str, float]]
 Sensitivity = Callable[[Network, Sequence[str], Sequence[Tensor]], Losses]
-HUTCHINSON_SAMPLES = 8
+HUTCHINSON_SAMPLES = 32
 
 
 def ablation(network: Network, formats: Sequence[str], batches: Sequence[Tensor]) -> Losses:
@@ -53,21 +53,23 @@ def output_error(network: Network, formats: Sequence[str], batches: Sequence[Ten
 def hessian_trace(network: Network, formats: Sequence[str], batches: Sequence[Tensor]) -> Losses:
     """Mean eigenvalue of the Hessian times the squared error of the weights (Dong et al. 2020, HAWQ-V2).
 
-    By Hutchinson's method, of the cross-entropy with the network's own probabilities, so no labels are needed.
+    Of the cross-entropy with the network's own probabilities p, so no labels are needed. There it is J' (diag(p) - p p') J with
+    the Jacobian J of the logits: a product of two factors, so that Hutchinson's method needs no second derivatives, and gives
+    each layer a trace that is not negative and free of the noise of the others.
     """
     weights = [weight_of(network.module, network, layer.node) for layer in network.layers]
     logits = network.module(batches[0])
-    loss = -(logits.softmax(1).detach() * logits.log_softmax(1)).sum(1).mean()
-    gradients = torch.autograd.grad(loss, weights, create_graph=True)
+    chances = logits.detach().softmax(1)
     traces = torch.zeros(len(weights))
     for sample in range(HUTCHINSON_SAMPLES):
-        draw = generator(sample, "hutchinson")
-        signs = [torch.randint(0, 2, w.shape, generator=draw).to(w) * 2 - 1 for w in weights]
-        products = torch.autograd.grad(gradients, weights, signs, retain_graph=True)
-        traces += torch.tensor([float((p * v).sum()) for p, v in zip(products, signs, strict=True)])
+        signs = torch.randint(0, 2, logits.shape, generator=generator(sample, "hutchinson")) * 2 - 1
+        parts = chances.sqrt() * signs
+        probe = (parts - chances * parts.sum(1, keepdim=True)) / len(logits) ** 0.5
+        products = torch.autograd.grad(logits, weights, probe, retain_graph=True)
+        traces += torch.stack([p.square().sum() for p in products])
     found = {}
     for layer, weight, trace in zip(network.layers, weights, traces.tolist(), strict=True):
-        mean = max(trace / HUTCHINSON_SAMPLES, 0.0) / weight.numel()
+        mean = trace / HUTCHINSON_SAMPLES / weight.numel()
         found[layer.name] = {n: 0.5 * mean * float((rounded(weight, n) - weight.detach()).square().sum()) for n in formats}
     return found
 

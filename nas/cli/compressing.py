@@ -18,6 +18,7 @@ from compress.more_formats import EXPORTS
 from nas.budget import Metric
 from nas.cli.exporting import Wanted, run_export
 from nas.cli.job import versions
+from nas.cli.passes import PASSES, pass_runs
 from nas.cli.progress import log
 from nas.cli.pruning.flow import prune_in
 from nas.cli.quantizing.flow import quantize_in
@@ -33,7 +34,7 @@ from nas.report.words import show
 from nas.rundir import RunDir, latest
 from nas.torch_seeding import generator
 
-PASSES, LOG, BEST = "passes", "passes.jsonl", "best"
+LOG, BEST = "passes.jsonl", "best"
 SHOWN = {"val_accuracy": " validation", "test_accuracy": " test", "macs": "", "size_bytes": "", "latency_ms": ""}
 Metrics = Mapping[str, float]
 _RUNNERS: Mapping[str, Callable[[Path, Any, Path | None, bool], None]] = {"prune": prune_in, "quantize": quantize_in}
@@ -61,21 +62,6 @@ def run_compress(asked: Asked) -> None:
         summary = _summary(run)
         summary["seconds"] = round(time.monotonic() - began, 1)
         concluded(run, summary, _announce, asked.json)
-
-
-def last_run(path: Path) -> Path:
-    """The run of the last pass that handed over a network, of a run of `nas compress`; any other run is itself."""
-    if RunDir.read(path).config.get("command") != "compress":
-        return path
-    runs = _runs(RunDir.read(path))
-    if not runs:
-        raise InvalidSetting(f"{str(path)!r} has finished no pass yet; let it go on: nas compress --resume --out {path}")
-    return runs[-1]
-
-
-def _runs(run: RunDir) -> list[Path]:
-    """The folders of the passes that have run, in order."""
-    return sorted((run.path / PASSES).glob("*-*"), key=lambda folder: int(folder.name.partition("-")[0]))
 
 
 # -- passes
@@ -171,7 +157,7 @@ def _summary(run: RunDir) -> dict[str, Any]:
     for metrics, name in ((original, "original"), (best["metrics"], "final")):
         if name in times:
             metrics["latency_ms"] = times[name].value
-    summaries = [_summary_of(path) for path in _runs(run)]
+    summaries = [_summary_of(path) for path in pass_runs(run.path)]
     names = ("seed", "versions", "device", "data")
     summary = {
         "command": "compress",
@@ -189,7 +175,7 @@ def _summary(run: RunDir) -> dict[str, Any]:
 
 def _front(run: RunDir, original: Metrics, best: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The original and the network of each pass, with times as the first original's clock would tell them."""
-    runs = _runs(run)
+    runs = pass_runs(run.path)
     first = RunDir.read(runs[0]).trials()[0]
     found = [{"key": first["key"], "architecture": first["architecture"], "metrics": original}]
     metrics = {f"{row['number']}-{row['name']}": row["metrics"] for row in rows}
@@ -208,7 +194,7 @@ def _side_by_side(run: RunDir, folder: Path) -> dict[str, Metric]:
         or "latency_ms" not in _summary_of(folder)["best"]["metrics"]
     ):
         return {}
-    source = RunDir.read(_runs(run)[0]).config["space"]["settings"]
+    source = RunDir.read(pass_runs(run.path)[0]).config["space"]["settings"]
     example = torch.randn(target.batch, *shape_of(source), generator=generator(0, "images"))
     with tempfile.TemporaryDirectory() as aside:
         path = Path(aside) / "original.onnx"

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from compress.prune.saved import SOURCE, read_source
+from nas.cli.passes import COMPRESS, last_run, pass_runs
 from nas.cli.sources import build, rebuilt, shape_of
 from nas.cli.space import space_of
 from nas.cost.counting import MACS, macs, params
@@ -25,8 +26,8 @@ Json = dict[str, Any]
 
 def write_layers(run: RunDir, network: Network) -> bool:
     """Write layers.json for `network` of the run; nothing, and False, for a run whose networks cannot be built here."""
-    command, space = run.config.get("command"), run.config.get("space", {})
-    if command not in LAYERS or not space.get("settings"):
+    command = run.config.get("command")
+    if command not in LAYERS or not (command == COMPRESS or run.config.get("space", {}).get("settings")):
         return False
     try:
         found = LAYERS[command](run, network)
@@ -60,10 +61,20 @@ def _of_quantize(run: RunDir, network: Network) -> Json:
     return _described("original", plan, plan, {})
 
 
+def _of_compress(run: RunDir, network: Network) -> Json:
+    """The network of the last pass, compared with the original of the first one."""
+    last, first = RunDir.read(last_run(run.path)), RunDir.read(pass_runs(run.path)[0])
+    source = first.config["space"]["settings"]
+    original = trace(build(source).eval(), torch.zeros(1, *shape_of(source)))
+    found = LAYERS[last.config["command"]](last, network)
+    return {**found, "networks": {**found["networks"], "reference": [_row(layer, None) for layer in original.layers]}}
+
+
 LAYERS: dict[str, Callable[[RunDir, Network], Json]] = {
     "search": _of_search,
     "prune": _of_prune,
     "quantize": _of_quantize,
+    COMPRESS: _of_compress,
 }
 
 

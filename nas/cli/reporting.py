@@ -50,7 +50,7 @@ def _report(path: Path) -> list[Path]:
 
 
 def _tells_its_space(contents: Contents) -> bool:
-    return bool(contents.config.get("space", {}).get("settings"))
+    return bool(contents.config.get("space", {}).get("settings")) or bool(contents.passes)
 
 
 def _compared(paths: Sequence[Path], page: Path) -> Path:

@@ -18,7 +18,7 @@ from compress.quantize.graph import Network
 from compress.quantize.saved import scheme_of
 from compress.verify import INTEGER_TOLERANCE, VerifyInputs, verify
 from nas.budget import Budget, Cost, Metric
-from nas.cli.compressing import last_run
+from nas.cli.passes import last_run
 from nas.cli.progress import log
 from nas.cli.quantized import is_quantized, read_quantized
 from nas.cli.running import data_of

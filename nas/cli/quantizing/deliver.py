@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,77 +13,104 @@ from torch import Tensor, fx, nn
 from compress.export import load_onnx, write_files, write_format
 from compress.quantize.bits import delivered_cost, is_real
 from compress.quantize.convert import converted
-from compress.quantize.saved import QUANTIZATION, reconverted, scheme_of
-from compress.verify import INTEGER_TOLERANCE, VerifyInputs, verify
+from compress.quantize.formats import FLOAT
+from compress.quantize.saved import QUANTIZATION, read_about, reconverted, scheme_of
+from compress.quantize.scheme import Scheme, uniform
+from compress.quantize.simulate import simulated
+from compress.verify import INTEGER_TOLERANCE, TOLERANCE, VerifyInputs, verify
+from nas import files
+from nas.architecture import Architecture
 from nas.budget import Metric
-from nas.cli.deliver import BEST, VERIFIED_IMAGES, network_row
-from nas.cli.job import versions
+from nas.cli.deliver import BEST, VERIFIED_IMAGES, VERIFY, delivered_row, header, network_row, write_card
 from nas.cli.progress import log
 from nas.cli.quantizing.clock import BF16, FP32, Clock
 from nas.cli.quantizing.job import INT8, QuantizeJob
-from nas.cli.quantizing.stages import Candidate, candidate_of, original_cost, simulated_of
+from nas.cli.quantizing.stages import candidate_of, original_cost, simulated_of
 from nas.cli.scoring import file_accuracy
 from nas.cost.recount import recount
 from nas.data.dataset import plain_batches
 from nas.evaluation.supernet import prepared
-from nas.latency.machine import device_name
-from nas.report.card import model_card
 from nas.rundir import RunDir
 from nas.runtimes import named
 from nas.torch_seeding import generator
 from nas.trial import Trial
 
-ONNX = f"{BEST}/model.onnx"
+ONNX = "model.onnx"
 VERIFIED_WORK, FEWEST = 1e11, 8
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The network of a trial; `about` is the content of its quantization.json, `module` has its integers."""
+
+    architecture: Architecture
+    about: Mapping[str, Any]
+    module: fx.GraphModule
+
+    @property
+    def scheme(self) -> Scheme:
+        """The formats of its layers."""
+        return scheme_of(self.about)
+
+    @property
+    def rounds(self) -> bool:
+        """Whether anything of it is rounded."""
+        return {*self.scheme.weights.values(), *self.scheme.inputs.values(), self.scheme.others} != {FLOAT}
 
 
 def deliver_quantized(job: QuantizeJob, run: RunDir, clock: Clock, trials: Sequence[Trial]) -> dict[str, Any]:
     """Write and verify best/, and return the summary. Test data are read here, once, for the exported files."""
-    trial = max(trials[1:], key=lambda t: (t.scores.get("val_accuracy", 0.0), t.number))
-    candidate = candidate_of(run, trial)
-    module = converted(simulated_of(job, candidate), job.network)
-    log("writing and verifying the model files")
-    times = _written(job, run, clock, candidate, module)
-    scores, original = dict(trial.scores), dict(trials[0].scores)
-    if job.data is not None:
-        test = job.data.load_test()
-        reference = clock.folder / "reference.onnx"
-        _export_reference(job, reference)
-        for name, path, found in (("the original", reference, original), ("the quantized file", run.path / ONNX, scores)):
-            found["test_accuracy"] = file_accuracy(load_onnx(path), test, job.data, job.original.shape[1], f"scoring {name}")
-    verdict = _verified(job, run, candidate, module, times)
-    before = {**original_cost(job).values(), **original}
-    if FP32 in times:
-        before["latency_ms"] = times[FP32].value
+    trial, folder = max(trials[1:], key=lambda t: (t.scores.get("val_accuracy", 0.0), t.number)), run.path / BEST
+    reference = clock.folder / "reference.onnx"
+    _export_reference(job, reference)
+    before = {**trials[0].scores, **_tested(job, reference, "the original")}
+    handed, verdict = hand_over(job, run, clock, trial, folder)
     summary: dict[str, Any] = {
-        "command": "quantize",
-        "seed": job.settings.seed,
-        "versions": versions(),
-        "device": {"type": job.device.type, "name": device_name(job.device)},
-        "data": {"name": job.data.name, "fingerprint": job.data.fingerprint} if job.data else {},
-        "original": {"name": job.original.name, "metrics": before},
-        "budget": verdict["budgets"],
-        "verified": verdict["ok"],
-        "best": {
-            "key": trial.architecture.key,
-            "architecture": trial.architecture.to_json(),
-            "metrics": {**{n: m["value"] for n, m in verdict["metrics"].items()}, **scores},
-        },
+        **header(job, "quantize"),
+        "original": original_row(job, before, verdict),
+        **handed,
         "front": [network_row(t) for t in trials],
         "trials": len(trials),
-        "quantization": {
-            "layers": layer_rows(job, candidate),
-            "precisions": _precisions(job, run, times, original, scores),
-            "costly": clock.costly(run.path / ONNX) if INT8 in times else [],
-        },
     }
-    run.write_text(f"{BEST}/README.md", model_card(summary, run.config, verdict))
+    summary["quantization"] = quantization_of(clock, folder, summary, verdict)
+    write_card(folder, summary, run.config, verdict)
     return summary
 
 
-def layer_rows(job: QuantizeJob, candidate: Candidate) -> list[dict[str, Any]]:
+def hand_over(job: QuantizeJob, run: RunDir, clock: Clock, trial: Trial, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Write the network of a trial, the original among them, into `folder` and verify it there. Test data are read here.
+
+    Returns what the summary has of it, and the content of verify.json.
+    """
+    stored = _stored(job, run, trial)
+    log("writing and verifying the model files")
+    times = _written(job, run, clock, stored, folder)
+    scores = {**trial.scores, **_tested(job, folder / ONNX, "the delivered file")}
+    verdict = _verified(job, stored, times, folder)
+    return delivered_row(trial.architecture, verdict, scores), verdict
+
+
+def original_row(job: QuantizeJob, scores: Mapping[str, float], verdict: Mapping[str, Any]) -> dict[str, Any]:
+    """What a summary has of the original in fp32, timed beside the delivered file where that was."""
+    metrics = {**original_cost(job).values(), **scores}
+    if FP32 in verdict["original"]:
+        metrics["latency_ms"] = verdict["original"][FP32]["value"]
+    return {"name": job.original.name, "metrics": metrics}
+
+
+def quantization_of(clock: Clock, folder: Path, summary: Mapping[str, Any], verdict: Mapping[str, Any]) -> dict[str, Any]:
+    """What a summary says of the quantized network of `folder`: its layers, the precisions side by side, the costly layers."""
+    timed = "latency_ms" in verdict["metrics"]
+    return {
+        "layers": layer_rows(clock.job, read_about(folder)),
+        "precisions": _precisions(clock.job, folder, summary, verdict),
+        "costly": clock.costly(folder / ONNX) if timed else [],
+    }
+
+
+def layer_rows(job: QuantizeJob, about: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Each layer with its formats, its size, and what its format was told to cost."""
-    scheme, losses = scheme_of(candidate.about), candidate.about["losses"]
+    scheme, losses = scheme_of(about), about["losses"]
     return [
         {
             "name": layer.name,
@@ -100,13 +127,23 @@ def layer_rows(job: QuantizeJob, candidate: Candidate) -> list[dict[str, Any]]:
 # -- files
 
 
-def _written(job: QuantizeJob, run: RunDir, clock: Clock, candidate: Candidate, module: fx.GraphModule) -> dict[str, Metric]:
-    """Write best/; returns the times of the file beside the original's, none where no runtime runs its formats."""
-    folder = run.path / BEST
-    about = {**candidate.about, "key": candidate.architecture.key, "simulated": not is_real(scheme_of(candidate.about))}
-    described = {**candidate.architecture.to_json(), "key": candidate.architecture.key, "data": run.config["data"]}
-    write_files(folder, module, described, verification_images(job)[:1])
-    run.write_json(f"{BEST}/{QUANTIZATION}", about)
+def _stored(job: QuantizeJob, run: RunDir, trial: Trial) -> Stored:
+    """The network of a trial: as it was kept, or the original, which nothing rounds."""
+    if trial.number > 0:
+        candidate = candidate_of(run, trial)
+        return Stored(trial.architecture, candidate.about, converted(simulated_of(job, candidate), job.network))
+    scheme = replace(uniform(job.network, FLOAT, FLOAT), others=FLOAT)
+    source = {"source": dict(job.original.source), "shape": list(job.original.shape)}
+    about = {**source, "scheme": scheme.to_json(), "losses": {}, "points": {}}
+    return Stored(trial.architecture, about, converted(simulated(job.network, scheme), job.network))
+
+
+def _written(job: QuantizeJob, run: RunDir, clock: Clock, stored: Stored, folder: Path) -> dict[str, Metric]:
+    """Write the files; returns the times of the file beside the original's, none where no runtime runs its formats."""
+    about = {**stored.about, "key": stored.architecture.key, "simulated": not is_real(stored.scheme)}
+    described = {**stored.architecture.to_json(), "key": stored.architecture.key, "data": run.config["data"]}
+    write_files(folder, stored.module, described, verification_images(job)[:1])
+    files.replace(folder / QUANTIZATION, files.to_json(about))
     if about["simulated"]:
         log("no integer kernel runs these formats: accuracy, size and bit operations are told, a time is not")
         return {}
@@ -118,30 +155,36 @@ def _export_reference(job: QuantizeJob, path: Path) -> None:
     write_format("onnx", module.eval(), torch.zeros(1, *job.original.shape), path)
 
 
-def _verified(
-    job: QuantizeJob, run: RunDir, candidate: Candidate, module: fx.GraphModule, times: Mapping[str, Metric]
-) -> dict[str, Any]:
+def _tested(job: QuantizeJob, path: Path, name: str) -> dict[str, float]:
+    """Accuracy of an exported file on the test images; nothing without data."""
+    if job.data is None:
+        return {}
+    test, side = job.data.load_test(), job.original.shape[1]
+    return {"test_accuracy": file_accuracy(load_onnx(path), test, job.data, side, f"scoring {name}")}
+
+
+def _verified(job: QuantizeJob, stored: Stored, times: Mapping[str, Metric], folder: Path) -> dict[str, Any]:
     """Reload, recount and judge; returns and writes the content of verify.json."""
-    planned = delivered_cost(job.network, scheme_of(candidate.about), run.path / ONNX, original_cost(job))
     reference = original_cost(job)
+    planned = delivered_cost(job.network, stored.scheme, folder / ONNX, reference)
     if FP32 in times:
         reference = replace(reference, metrics={**reference.metrics, "latency_ms": times[FP32]})
     inputs = VerifyInputs(
-        folder=run.path / BEST,
-        module=module,
-        rebuild=lambda: reconverted(job.network, candidate.about),
+        folder=folder,
+        module=stored.module,
+        rebuild=lambda: reconverted(job.network, stored.about),
         images=verification_images(job),
         plan_cost=planned,
         budgets=tuple(budget.resolve(reference) for budget in job.budgets),
         latency=times.get(INT8),
         # integers have no multiply-adds that fvcore could follow: those of the same layers in floating point are counted
         recount=lambda _, image: recount(job.network.module, image),
-        tolerance=INTEGER_TOLERANCE,
+        tolerance=INTEGER_TOLERANCE if stored.rounds else TOLERANCE,
         stored=planned.metrics["size_bytes"],
     )
     verdict = verify(inputs)
     verdict["original"] = {name: vars(times[name]) for name in times if name != INT8}
-    run.write_json(f"{BEST}/verify.json", verdict)
+    files.replace(folder / VERIFY, files.to_json(verdict))
     return verdict
 
 
@@ -159,12 +202,12 @@ def verification_images(job: QuantizeJob) -> Tensor:
 
 
 def _precisions(
-    job: QuantizeJob, run: RunDir, times: Mapping[str, Metric], before: Mapping[str, float], after: Mapping[str, float]
+    job: QuantizeJob, folder: Path, summary: Mapping[str, Any], verdict: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """The network at each precision: time in one runtime, accuracy of the exported file, size of the file."""
-    simulated = INT8 not in times
-    label = job.settings.precision
-    sizes = {FP32: original_cost(job).values()["size_bytes"], label: (run.path / ONNX).stat().st_size}
+    times, label = {**verdict["original"], INT8: verdict["metrics"].get("latency_ms")}, job.settings.precision
+    before, after = summary["original"]["metrics"], summary["best"]["metrics"]
+    sizes = {FP32: original_cost(job).values()["size_bytes"], label: (folder / ONNX).stat().st_size}
     rows = []
     for name, timed, scores in ((FP32, FP32, before), (BF16, BF16, {}), (label, INT8, after)):
         metric = times.get(timed)
@@ -172,11 +215,11 @@ def _precisions(
         rows.append(
             {
                 "precision": name,
-                "latency_ms": metric.value if metric else None,
-                "latency_spread": metric.spread if metric else None,
+                "latency_ms": metric["value"] if metric else None,
+                "latency_spread": metric["spread"] if metric else None,
                 "test_accuracy": scores.get("test_accuracy"),
                 "size_bytes": sizes.get(name),
-                "simulated": simulated and name == label,
+                "simulated": name == label and times[INT8] is None,
                 "note": note,
             }
         )
