@@ -158,6 +158,29 @@ def test_how_many_networks_a_run_evaluates(command, options, expected):
     assert wanted_trials({"command": command, "options": options}) == expected
 
 
+def test_how_many_networks_a_quantization_and_a_chain_make():
+    assert wanted_trials({"command": "quantize"}) == 2 and wanted_trials({"command": "quantize", "training": {}}) == 3
+    assert wanted_trials({"command": "compress", "recipe": {"steps": [{}, {}]}}) == 3
+
+
+def test_of_a_chain_the_pass_that_it_works_on_is_shown(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = {"steps": [{"name": "prune"}, {"name": "quantize"}]}
+    with RunDir.create("compress", config(command="compress", recipe=recipe), out=Path("run")):
+        assert seen()["stage"] == {"name": "starting", "done": 0, "total": 3}
+        for name, count in (("1-prune", 3), ("2-quantize", 2)):
+            with RunDir.create(
+                name[2:], config(command=name[2:], options={}, training={}), out=Path("run/passes") / name
+            ) as one:
+                for trial in trials()[:count]:
+                    one.append_trial(trial.to_json())
+        found = seen()
+        done = sum(t.state == "complete" for t in trials()[:2])
+        assert found["run"] == "run" and found["of"] == "compress" and found["state"] == "running"
+        assert found["stage"] == {"name": "2-quantize (2 of 2 passes): trials", "done": done, "total": 3}
+        assert found["seconds_since_record"] < 60 and found["best"]["key"] in watch("--once").stdout
+
+
 def test_records_become_event_files(run):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     for line in STEPS:
@@ -194,8 +217,8 @@ def test_what_is_no_run_is_refused(tmp_path, monkeypatch):
 
 def test_runs_of_other_commands_are_shown(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with start(Path("run"), command="quantize", options={}) as run:
+    with start(Path("run"), command="train", options={}) as run:
         run.append_line("stages.jsonl", {"key": "abc", "stage": "cut", "scores": {"val_accuracy": 0.5}})
     found = seen()
-    assert found["of"] == "quantize" and found["stage"]["name"] == "trials" and "total" not in found["stage"]
+    assert found["of"] == "train" and found["stage"]["name"] == "trials" and "total" not in found["stage"]
     assert "key abc, stage cut" in watch("--once").stdout

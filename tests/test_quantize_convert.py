@@ -132,7 +132,7 @@ def test_a_bias_beside_weights_of_zero_is_kept():
 # -- files
 
 
-@pytest.mark.parametrize("precision", ["int8", "w4a4"])
+@pytest.mark.parametrize("precision", ["int8", "w4a4", "w16a16"])
 def test_onnxruntime_computes_the_same(network, precision, tmp_path):
     x = pictures(7)
     found = converted(rounded_by(network, precision, x), network)

@@ -80,6 +80,20 @@ def test_a_point_that_is_always_zero_has_a_range(method):
     assert 0 <= low <= high <= 1e-12
 
 
+@pytest.mark.parametrize("method", CALIBRATIONS)
+@pytest.mark.parametrize("levels", [4, 16, 256, 1 << 16])
+def test_every_calibration(method, levels):
+    """A part of what was seen with zero in it, the same each time, which grows with the values and turns with their sign."""
+    values = numpy_rng(1, "values").normal(size=20_000) ** 3 + 0.5
+    seen = histogram(values)
+    low, high = CALIBRATIONS[method](seen, levels)
+    assert seen.edges[0] <= low < 0 < high <= seen.edges[-1]
+    assert CALIBRATIONS[method](seen, levels) == (low, high)
+    assert CALIBRATIONS[method](Histogram(seen.counts, 8 * seen.edges), levels) == pytest.approx((8 * low, 8 * high))
+    turned = CALIBRATIONS[method](Histogram(seen.counts[::-1], -seen.edges[::-1]), levels)
+    assert turned == pytest.approx((-high, -low), rel=0.25)
+
+
 def test_histograms_count_the_values_of_points():
     network, batches = mini(), [pictures(3), 2 * pictures(5)]
     seen = histograms(network, batches)
@@ -95,6 +109,14 @@ def test_histograms_count_the_values_of_points():
     assert seen["stem_2_hardtanh"].edges[[0, -1]] == pytest.approx([0, float(values.max())])
     zeros = int((values < seen["stem_2_hardtanh"].edges[1]).sum())
     assert abs(seen["stem_2_hardtanh"].counts[0] - zeros) <= 1
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite(value):
+    network, x = mini(), pictures(2)
+    network.module.get_parameter("pointwise.0.weight").data[0] = value
+    with pytest.raises(InvalidSetting, match="'pointwise_0' is not finite on the calibration images; check the weights"):
+        histograms(network, [x])
 
 
 # -- from a range to integers

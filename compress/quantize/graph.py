@@ -196,11 +196,22 @@ def _without_dropout(graph: fx.GraphModule) -> None:
 
 
 def _functional(graph: fx.GraphModule) -> None:
-    """Put operations that return a new tensor in the place of those that write into their first argument."""
+    """Put operations that return a new tensor in the place of those that write into one that nothing else has."""
+    order = {node: place for place, node in enumerate(graph.graph.nodes)}
     for node in graph.graph.nodes:
         name, _, overload = str(node.target).removeprefix("aten.").partition(".")
-        if node.op == "call_function" and name.endswith("_") and hasattr(aten, name[:-1]):
+        if node.op != "call_function" or not name.endswith("_") or not hasattr(aten, name[:-1]):
+            continue
+        written = node.args[0]
+        alone = isinstance(written, fx.Node) and all(order[user] <= order[node] for user in written.users)
+        if alone and not _is_view(written):
             node.target = getattr(getattr(aten, name[:-1]), overload)
+
+
+def _is_view(node: Node) -> bool:
+    """Whether the values of `node` may belong to another node."""
+    schema = getattr(node.target, "_schema", None)
+    return node.op != "call_function" or schema is None or any(value.alias_info is not None for value in schema.returns)
 
 
 def _fold_norms(graph: fx.GraphModule) -> None:

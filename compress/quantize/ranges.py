@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 import torch
 from torch import Tensor, fx
 
 from compress.quantize.graph import Network, Node
+from nas.errors import InvalidSetting
 
 BINS = 2048
 PERCENTILE = 99.99
@@ -60,7 +62,10 @@ CALIBRATIONS: Mapping[str, Calibrate] = {"min-max": min_max, "percentile": perce
 
 
 def histograms(network: Network, batches: Iterable[Tensor]) -> dict[str, Histogram]:
-    """Run images (N, C, H, W) through `network`, twice: for the extremes, and for the counts between them."""
+    """Run images (N, C, H, W) through `network`, twice: for the extremes, and for the counts between them.
+
+    Raises InvalidSetting for values that are not finite.
+    """
     images = list(batches)
     extremes = _Extremes(network)
     for x in images:
@@ -98,8 +103,11 @@ class _Extremes(_Watch):
         self.ranges: dict[str, tuple[float, float]] = {}
 
     def see(self, name: str, value: Tensor) -> None:
+        least, most = float(value.min()), float(value.max())
+        if not (isfinite(least) and isfinite(most)):
+            raise InvalidSetting(f"{name!r} is not finite on the calibration images; check the weights and the images")
         low, high = self.ranges.get(name, (0.0, _TINY))
-        self.ranges[name] = min(low, float(value.min())), max(high, float(value.max()))
+        self.ranges[name] = min(low, least), max(high, most)
 
 
 class _Counts(_Watch):

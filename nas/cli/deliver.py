@@ -36,6 +36,7 @@ from nas.trial import Trial
 
 if TYPE_CHECKING:
     from nas.cli.pruning.job import PruneJob
+    from nas.cli.quantizing.job import QuantizeJob
 
 BEST, VERIFY = "best", "verify.json"
 VERIFIED_IMAGES = 256
@@ -160,10 +161,10 @@ def latency(job: Job, folder: Path, example: Tensor) -> Metric:
     return replace(metric, context=f"{job.bench.target}; {metric.context}")
 
 
-# -- what summaries are made of; those of `nas prune` too
+# -- what summaries are made of; those of `nas prune` and `nas quantize` too
 
 
-def header(job: Job | PruneJob, command: str) -> dict[str, Any]:
+def header(job: Job | PruneJob | QuantizeJob, command: str) -> dict[str, Any]:
     """What every summary begins with."""
     return {
         "command": command,

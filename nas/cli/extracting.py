@@ -14,13 +14,18 @@ from compress.export import ARCHITECTURE
 from nas import files
 from nas.cli import deliver
 from nas.cli.job import configuration, make_job
-from nas.cli.keys import record_of
+from nas.cli.keys import key_of
+from nas.cli.passes import COMPRESS, pass_runs
 from nas.cli.progress import log
 from nas.cli.pruning import deliver as pruned
 from nas.cli.pruning.clock import Clock
 from nas.cli.pruning.job import make_prune_job, prune_configuration
 from nas.cli.pruning.settings import PruneSettings
 from nas.cli.pruning.stages import trial_of
+from nas.cli.quantizing import deliver as quantized
+from nas.cli.quantizing.clock import Clock as QuantizeClock
+from nas.cli.quantizing.job import make_quantize_job, quantize_configuration
+from nas.cli.quantizing.settings import QuantizeSettings
 from nas.cli.running import refuse_changes
 from nas.cli.settings import Settings, command_line, of_run
 from nas.cli.stages import loaded_supernet
@@ -52,22 +57,22 @@ Json = dict[str, Any]
 def run_extract(wanted: Wanted, as_json: bool) -> None:
     """The whole of `nas extract`. Raises InvalidSetting for what cannot be delivered, VerificationFailed."""
     began, command = time.monotonic(), RunDir.read(wanted.run).config.get("command")
-    if command not in EXTRACTORS:
-        known = " or ".join(f"nas {name}" for name in EXTRACTORS)
+    if command not in (*EXTRACTORS, COMPRESS):
+        known = " or ".join(f"nas {name}" for name in (*EXTRACTORS, COMPRESS))
         raise InvalidSetting(
             f"{str(wanted.run)!r} is a run of nas {command}, which has no networks to choose from; give one of {known}"
         )
     # a folder elsewhere leaves the run as it is
     with RunDir.read(wanted.run) if wanted.out else RunDir.open(wanted.run) as run:
-        record = _evaluated(run, wanted.key)
+        made, record = _evaluated(run, wanted.key)
         folder = wanted.out or run.path / EXTRACTED / record["key"]
         if wanted.out:
             _check_free(wanted.out)
         log(f"network {record['key']} of {run.path}")
-        summary, verdict = EXTRACTORS[command](run, record, folder, wanted.device)
-        summary |= {"run": str(run.path), "front": _delivered(run).get("front", []), "trials": len(run.trials())}
+        summary, verdict = EXTRACTORS[made.config["command"]](made, record, folder, wanted.device)
+        summary |= {"run": str(run.path), "front": _delivered(run).get("front", []), "trials": len(made.trials())}
         summary["seconds"] = round(time.monotonic() - began, 1)
-        _describe(run, folder, summary, verdict)
+        _describe(made, folder, summary, verdict)
     _announce(folder, summary, verdict)
     if as_json:
         print(json.dumps({**summary, "folder": str(folder)}))
@@ -98,15 +103,29 @@ def _of_prune(run: RunDir, record: Json, folder: Path, device: str | None) -> tu
     with tempfile.TemporaryDirectory() as aside:
         handed, verdict = pruned.hand_over(job, run, Clock(job, Path(aside)), trial_of(record), folder)
     original = trial_of(run.trials()[0])
-    before = _delivered(run).get("original", {}).get("metrics", {})
-    tested = {name: value for name, value in before.items() if name == "test_accuracy"}
-    original = replace(original, scores={**original.scores, **tested})
-    return {**deliver.header(job, "extract"), "original": pruned.original_row(job, original, verdict), **handed}, verdict
+    original = replace(original, scores=_original_scores(run))
+    row = pruned.original_row(job, original, verdict)
+    return {**deliver.header(job, "extract"), "original": row, **handed, "unchanged": record["number"] == 0}, verdict
+
+
+def _of_quantize(run: RunDir, record: Json, folder: Path, device: str | None) -> tuple[Json, Json]:
+    """Convert what the run kept of the network, or its original, timed beside that."""
+    job = make_quantize_job(of_run(run, QuantizeSettings, device))
+    refuse_changes(run, quantize_configuration(job))
+    with tempfile.TemporaryDirectory() as aside:
+        clock = QuantizeClock(job, Path(aside))
+        handed, verdict = quantized.hand_over(job, run, clock, trial_of(record), folder)
+        before = quantized.original_row(job, _original_scores(run), verdict)
+        summary = {**deliver.header(job, "extract"), "original": before, **handed, "unchanged": record["number"] == 0}
+        if not summary["unchanged"]:
+            summary["quantization"] = quantized.quantization_of(clock, folder, summary, verdict)
+    return summary, verdict
 
 
 EXTRACTORS: dict[str, Callable[[RunDir, Json, Path, str | None], tuple[Json, Json]]] = {
     "search": _of_search,
     "prune": _of_prune,
+    "quantize": _of_quantize,
 }
 
 
@@ -119,6 +138,13 @@ def _delivered(run: RunDir) -> Json:
     return summary if isinstance(summary, dict) else {}
 
 
+def _original_scores(run: RunDir) -> dict[str, float]:
+    """What is known of the accuracy of the original; its test accuracy is that of the run, which has read the images."""
+    before = _delivered(run).get("original", {}).get("metrics", {})
+    tested = {name: value for name, value in before.items() if name == "test_accuracy"}
+    return {**run.trials()[0]["scores"], **tested}
+
+
 def _describe(run: RunDir, folder: Path, summary: Json, verdict: Json) -> None:
     """Write the model card, the picture that it shows, and the summary."""
     config = {**run.config, "argv": f"{run.config.get('argv', '')} && {command_line()}"}
@@ -128,18 +154,23 @@ def _describe(run: RunDir, folder: Path, summary: Json, verdict: Json) -> None:
     files.replace(folder / SUMMARY, files.to_json(summary))
 
 
-def _evaluated(run: RunDir, key: str) -> Json:
-    """The record of a network whose accuracy is known, or of one that was cut without data. Raises InvalidSetting."""
-    states = [record["state"] for record in run.trials()]
-    if "complete" not in states:
-        raise InvalidSetting(f"{str(run.path)!r} has no network to extract: none of its {len(states)} trials was evaluated")
-    record = record_of(run, key)
+def _evaluated(run: RunDir, text: str) -> tuple[RunDir, Json]:
+    """The run that made a network, which of `nas compress` is one of its passes, and the record. Raises InvalidSetting.
+
+    Its accuracy is known, or it was made without data.
+    """
+    compressed = run.config["command"] == COMPRESS
+    runs = [RunDir.read(folder) for folder in pass_runs(run.path)] if compressed else [run]
+    found = {record["key"]: (made, record) for made in reversed(runs) for record in reversed(made.trials())}
+    if not any(record["state"] == "complete" for _, record in found.values()):
+        raise InvalidSetting(f"{str(run.path)!r} has no network to extract: none of its {len(found)} trials was evaluated")
+    made, record = found[key_of(str(run.path), found, text)]
     if record["state"] != "complete":
         raise InvalidSetting(
             f"network {record['key']} is {record['state']} ({record['error']}); extract one that was evaluated, such as those "
             "of front.csv"
         )
-    return record
+    return made, record
 
 
 def _check_free(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
@@ -14,10 +15,15 @@ NAMED_AT_MOST = 3
 def record_of(run: RunDir, text: str) -> dict[str, Any]:
     """The line of trials.jsonl whose key is `text`, or the only one that begins so. Raises InvalidSetting, CorruptRun."""
     records = {record["key"]: record for record in reversed(run.trials())}
+    return records[key_of(str(run.path), records, text)]
+
+
+def key_of(path: str, keys: Iterable[str], text: str) -> str:
+    """The one of the keys of the run `path` that is `text`, or the only one that begins so. Raises InvalidSetting."""
+    records = list(keys)
     found = [text] if text in records else [key for key in records if text and key.startswith(text)]
     if len(found) == 1:
-        return records[found[0]]
-    path = str(run.path)
+        return found[0]
     if found:
         raise InvalidSetting(f"{text!r} is the beginning of {len(found)} keys of {path!r} ({_few(found)}); write more of it")
     if not records:

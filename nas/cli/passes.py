@@ -12,7 +12,8 @@ COMPRESS, PASSES = "compress", "passes"
 
 def pass_runs(path: Path) -> list[Path]:
     """The folders of the passes that have begun, in order."""
-    return sorted((path / PASSES).glob("*-*"), key=lambda folder: int(folder.name.partition("-")[0]))
+    begun = (file.parent for file in (path / PASSES).glob("*-*/config.json"))
+    return sorted(begun, key=lambda folder: int(folder.name.partition("-")[0]))
 
 
 def last_run(path: Path) -> Path:

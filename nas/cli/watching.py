@@ -10,10 +10,11 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from nas.cli.passes import COMPRESS, pass_runs
 from nas.cli.progress import PLAIN_SECONDS
 from nas.cli.watch_text import line, live, printed
 from nas.errors import InvalidSetting
@@ -152,10 +153,29 @@ class Looker:
         self.run = run
         self._seen: tuple[tuple[Path, int], ...] = ()
         self._contents: Contents | None = None
+        self._pass: Looker | None = None
         self._logs: dict[str, list[Json]] = {}
 
     def __call__(self) -> Snapshot:
-        """The run as it is now. Raises CorruptRun."""
+        """The run as it is now; of `nas compress`, the pass that it works on. Raises CorruptRun."""
+        now = self._now()
+        if now.command != COMPRESS or now.state == ENDED or not (passes := pass_runs(self.run.path)):
+            return now
+        if self._pass is None or self._pass.run.path != passes[-1]:
+            self._pass = Looker(RunDir.read(passes[-1]))
+        inner = self._pass()
+        name = f"{passes[-1].name} ({len(passes)} of {len(now.config['recipe']['steps'])} passes): {inner.stage.name}"
+        return replace(
+            inner,
+            path=now.path,
+            config=now.config,
+            state=now.state,
+            process=now.process,
+            stage=replace(inner.stage, name=name),
+            age=min(now.age, inner.age),
+        )
+
+    def _now(self) -> Snapshot:
         logs = {path.name: path for path in sorted(self.run.path.glob("*.jsonl"))}
         seen = tuple((path, path.stat().st_size) for path in (*logs.values(), self.run.path / SUMMARY) if path.is_file())
         if seen != self._seen:
@@ -199,11 +219,37 @@ class Looker:
 
 def wanted_trials(config: Mapping[str, Any]) -> int | None:
     """How many networks a run evaluates, None where its command does not say so."""
+    command = str(config.get("command"))
+    return WANTED[command](config) if command in WANTED else None
+
+
+def _of_search(config: Mapping[str, Any]) -> int | None:
+    return config.get("options", {}).get("trials")
+
+
+def _of_prune(config: Mapping[str, Any]) -> int:
+    """The original, and one for each aim."""
     options = config.get("options", {})
-    if config.get("command") == "prune":  # the original, and one for each aim
-        sweep = options.get("sweep")
-        return 1 + bool(options.get("budget")) + (len(sweep.split(",")) if sweep else 0) + (options.get("sparsity") is not None)
-    return options.get("trials") if config.get("command") == "search" else None
+    sweep = options.get("sweep")
+    return 1 + bool(options.get("budget")) + (len(sweep.split(",")) if sweep else 0) + (options.get("sparsity") is not None)
+
+
+def _of_quantize(config: Mapping[str, Any]) -> int:
+    """The original, rounded, and trained on."""
+    return 2 + ("training" in config)
+
+
+def _of_compress(config: Mapping[str, Any]) -> int:
+    """The original, and what each pass hands over."""
+    return 1 + len(config["recipe"]["steps"])
+
+
+WANTED: Mapping[str, Callable[[Mapping[str, Any]], int | None]] = {
+    "search": _of_search,
+    "prune": _of_prune,
+    "quantize": _of_quantize,
+    COMPRESS: _of_compress,
+}
 
 
 def _process(path: Path) -> int | None:

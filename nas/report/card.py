@@ -13,6 +13,8 @@ from nas.report.picture import PICTURE, front_picture
 from nas.report.words import name_of, plain, provenance, show
 
 Json = Mapping[str, Any]
+# what a command does to the network that it was given
+MADE = {"prune": "pruned", "quantize": "quantized"}
 _TAGS = ("image-classification", "neural-architecture-search", "netcarver", "onnx", "pytorch")
 
 
@@ -71,8 +73,14 @@ def _opening(summary: Json, config: Json) -> str:
     numbers = [f"{show('macs', metrics['macs'])} (multiply-adds)"] if "macs" in metrics else []
     scores = ("val_accuracy", "test_accuracy")
     numbers += [f"{show(m, metrics[m])} {name_of(m)}" for m in scores if m in metrics]
-    origin = f"pruned from {text(summary['original']['name'])}" if "original" in summary else "carved out of a supernet"
-    return f"An image classifier{about}, {origin} by netcarver: {', '.join(numbers)}."
+    return f"An image classifier{about}, {_origin(summary, config)} by netcarver: {', '.join(numbers)}."
+
+
+def _origin(summary: Json, config: Json) -> str:
+    if "original" not in summary:
+        return "carved out of a supernet"
+    made = "handed over unchanged" if summary.get("unchanged") else MADE.get(str(config.get("command")), "made")
+    return f"{made} from {text(summary['original']['name'])}"
 
 
 def _picture(summary: Json) -> str:

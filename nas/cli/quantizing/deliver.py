@@ -201,15 +201,14 @@ def verification_images(job: QuantizeJob) -> Tensor:
 # -- what is told
 
 
-def _precisions(
-    job: QuantizeJob, folder: Path, summary: Mapping[str, Any], verdict: Mapping[str, Any]
-) -> list[dict[str, Any]]:
+def _precisions(job: QuantizeJob, folder: Path, summary: Mapping[str, Any], verdict: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The network at each precision: time in one runtime, accuracy of the exported file, size of the file."""
-    times, label = {**verdict["original"], INT8: verdict["metrics"].get("latency_ms")}, job.settings.precision
-    before, after = summary["original"]["metrics"], summary["best"]["metrics"]
+    times: Mapping[str, Any] = {**verdict["original"], INT8: verdict["metrics"].get("latency_ms")}
+    label = job.settings.precision
+    before, after, none = summary["original"]["metrics"], summary["best"]["metrics"], dict[str, float]()
     sizes = {FP32: original_cost(job).values()["size_bytes"], label: (folder / ONNX).stat().st_size}
     rows = []
-    for name, timed, scores in ((FP32, FP32, before), (BF16, BF16, {}), (label, INT8, after)):
+    for name, timed, scores in ((FP32, FP32, before), (BF16, BF16, none), (label, INT8, after)):
         metric = times.get(timed)
         note = "" if metric or name != BF16 else f"{job.bench.name} has no bf16 on this processor"
         rows.append(

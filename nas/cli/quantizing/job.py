@@ -118,7 +118,7 @@ def make_quantize_job(settings: QuantizeSettings) -> QuantizeJob:
 def calibration_images(job: QuantizeJob) -> list[Tensor]:
     """Training images, normalized, on the CPU, in batches of (N, C, H, W); noise where there are no data."""
     macs = count(job.original.plan).values()["macs"]
-    wanted = int(max(FEWEST, min(job.settings.images, WORK / macs)))
+    wanted = min(job.settings.images, int(max(FEWEST, WORK / macs)))
     size = min(BATCH, wanted // 2)
     if job.data is None:
         draw = generator(job.settings.seed, "calibration")
