@@ -8,6 +8,8 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from nas.cli.main import app
@@ -75,6 +77,19 @@ def test_search_delivers_a_verified_network(folder):
     assert {"front.csv", "front.png", "report.html", "config.json"} <= {p.name for p in out.iterdir()}
     assert len({line["key"] for line in trials_of(out)}) == 5
     assert "keeps" not in result.stderr and "300kFLOPs kept" in result.stderr
+
+
+def test_a_search_for_int8_delivers_integers(folder):
+    result = run("search", *QUICK, "--precision", "int8", "--out", "out", "--json")
+    assert result.exit_code == 0, result.output
+    summary, best = json.loads(result.stdout), folder / "out" / "best"
+    metrics = summary["best"]["metrics"]
+    assert metrics["size_bytes"] == (best / "model.onnx").stat().st_size
+    assert metrics["bitops"] == 64 * metrics["macs"]  # weights and activations of 8 bits
+    assert load_file(best / "model.safetensors")["stem_conv_weight_integers"].dtype == torch.int8
+    checked = run("verify", "out")
+    assert checked.exit_code == 0, checked.output
+    assert "quantized already" in error_of("quantize", "out", "--data", "npz:tiny.npz")
 
 
 def test_a_killed_search_resumes_to_the_same_trials_and_weights(folder):
@@ -170,10 +185,6 @@ BAD = {
     "unknown training precision": (
         ["--budget", "3MFLOPs", "--train-precision", "int4"],
         "--train-precision 'int4' is not known",
-    ),
-    "precision that is not delivered": (
-        ["--budget", "3MFLOPs", "--precision", "int8"],
-        "--precision 'int8': a search delivers",
     ),
     "precision that the runtime lacks": (
         ["--budget", "3MFLOPs", "--precision", "bf16"],

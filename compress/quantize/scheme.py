@@ -28,9 +28,14 @@ class Scheme:
             format_of(name)
 
     def of_point(self, network: Network, point: str) -> str:
-        """The format of a point: the widest that one of the layers wants that read it, `others` where none does."""
+        """The format of a point: the widest that one of the layers wants that read it, `others` where none does.
+
+        What a rounded layer puts out is rounded, though a layer in fp32 reads it: else its kernel would not be one of integers.
+        """
         wanted = [self.inputs[layer.name] for layer in network.layers if layer.source == point]
-        return max(wanted, key=lambda name: FORMATS[name].bits) if wanted else self.others
+        widest = max(wanted, key=lambda name: FORMATS[name].bits) if wanted else self.others
+        from_integers = any(layer.point == point and self.weights[layer.name] != FLOAT for layer in network.layers)
+        return self.others if widest == FLOAT and from_integers else widest
 
     def to_json(self) -> dict[str, object]:
         """Plain data for quantization.json."""
