@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from compress.more_formats import EXPORTS
 from nas.budget import Metric
 from nas.cli.exporting import Wanted, run_export
 from nas.cli.job import versions
-from nas.cli.passes import PASSES, pass_runs
 from nas.cli.progress import log
 from nas.cli.pruning.flow import prune_in
 from nas.cli.quantizing.flow import quantize_in
@@ -30,11 +29,12 @@ from nas.errors import InvalidSetting, VerificationFailed
 from nas.latency.bench import bench_at
 from nas.latency.machine import device_name
 from nas.latency.target import Target
+from nas.report.passes import LOG, PASSES, networks_so_far, pass_runs
 from nas.report.words import show
 from nas.rundir import RunDir, latest
 from nas.torch_seeding import generator
 
-LOG, BEST = "passes.jsonl", "best"
+BEST = "best"
 SHOWN = {"val_accuracy": " validation", "test_accuracy": " test", "macs": "", "size_bytes": "", "latency_ms": ""}
 Metrics = Mapping[str, float]
 _RUNNERS: Mapping[str, Callable[[Path, Any, Path | None, bool], None]] = {"prune": prune_in, "quantize": quantize_in}
@@ -157,7 +157,7 @@ def _summary(run: RunDir) -> dict[str, Any]:
     for metrics, name in ((original, "original"), (best["metrics"], "final")):
         if name in times:
             metrics["latency_ms"] = times[name].value
-    summaries = [_summary_of(path) for path in pass_runs(run.path)]
+    summaries, found = [_summary_of(path) for path in pass_runs(run.path)], networks_so_far(run)
     names = ("seed", "versions", "device", "data")
     summary = {
         "command": "compress",
@@ -166,21 +166,12 @@ def _summary(run: RunDir) -> dict[str, Any]:
         "budget": last["budget"],
         "verified": all(one["verified"] for one in summaries) and all(row["ok"] for row in rows),
         "best": best,
-        "front": _front(run, original, best, rows),
+        # the original and the network of each pass, with times as the first original's clock would tell them
+        "front": [{**found[0], "metrics": original}, *found[1:-1], best],
         "trials": len(summaries),
         "passes": [{key: row[key] for key in ("name", "metrics", "seconds", "ok")} for row in rows],
     }
     return {**summary, **({"quantization": last["quantization"]} if "quantization" in last else {})}
-
-
-def _front(run: RunDir, original: Metrics, best: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The original and the network of each pass, with times as the first original's clock would tell them."""
-    runs = pass_runs(run.path)
-    first = RunDir.read(runs[0]).trials()[0]
-    found = [{"key": first["key"], "architecture": first["architecture"], "metrics": original}]
-    metrics = {f"{row['number']}-{row['name']}": row["metrics"] for row in rows}
-    found += [{**_summary_of(path)["best"], "metrics": metrics[path.name]} for path in runs[:-1]]
-    return [*found, dict(best)]
 
 
 def _side_by_side(run: RunDir, folder: Path) -> dict[str, Metric]:

@@ -15,7 +15,6 @@ from nas import files
 from nas.cli import deliver
 from nas.cli.job import configuration, make_job
 from nas.cli.keys import key_of
-from nas.cli.passes import COMPRESS, pass_runs
 from nas.cli.progress import log
 from nas.cli.pruning import deliver as pruned
 from nas.cli.pruning.clock import Clock
@@ -31,6 +30,7 @@ from nas.cli.settings import Settings, command_line, of_run
 from nas.cli.stages import loaded_supernet
 from nas.errors import InvalidSetting, VerificationFailed
 from nas.evaluation.supernet import SupernetEvaluator
+from nas.report.passes import COMPRESS, pass_runs
 from nas.report.picture import PICTURE, front_picture
 from nas.report.words import show
 from nas.rundir import RunDir
@@ -163,7 +163,9 @@ def _evaluated(run: RunDir, text: str) -> tuple[RunDir, Json]:
     runs = [RunDir.read(folder) for folder in pass_runs(run.path)] if compressed else [run]
     found = {record["key"]: (made, record) for made in reversed(runs) for record in reversed(made.trials())}
     if not any(record["state"] == "complete" for _, record in found.values()):
-        raise InvalidSetting(f"{str(run.path)!r} has no network to extract: none of its {len(found)} trials was evaluated")
+        raise InvalidSetting(
+            f"{str(run.path)!r} has no network to extract: none of its {len(found)} trials was evaluated; let the run go on"
+        )
     made, record = found[key_of(str(run.path), found, text)]
     if record["state"] != "complete":
         raise InvalidSetting(

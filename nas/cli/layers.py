@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from compress.prune.saved import SOURCE, read_source
-from nas.cli.passes import COMPRESS, last_run, pass_runs
 from nas.cli.sources import build, rebuilt, shape_of
 from nas.cli.space import space_of
 from nas.cost.counting import MACS, macs, params
@@ -19,6 +18,7 @@ from nas.latency.table import read_table
 from nas.plan import Layer, Plan
 from nas.report.contents import TABLE, Network
 from nas.report.layers import FILE
+from nas.report.passes import COMPRESS, last_run, pass_runs
 from nas.rundir import RunDir
 
 Json = dict[str, Any]

@@ -10,7 +10,7 @@ from pathlib import Path
 from nas import files
 from nas.cli.progress import log
 from nas.errors import InvalidSetting
-from nas.report.comparison import comparison_html
+from nas.report.comparison import comparison_html, notices
 from nas.report.contents import Contents, read_contents
 from nas.report.write import PAGE, write_report
 from nas.rundir import RUNS, RunDir
@@ -55,6 +55,8 @@ def _tells_its_space(contents: Contents) -> bool:
 
 def _compared(paths: Sequence[Path], page: Path) -> Path:
     contents = [read_contents(RunDir.read(path)) for path in paths]
+    for note in notices(contents):
+        log(f"warning: {note}")
     if page.is_dir():
         raise InvalidSetting(f"--out {str(page)!r} is a folder; name the page, such as {str(page / COMPARISON)!r}")
     try:

@@ -18,7 +18,6 @@ from compress.quantize.graph import Network
 from compress.quantize.saved import scheme_of
 from compress.verify import INTEGER_TOLERANCE, VerifyInputs, verify
 from nas.budget import Budget, Cost, Metric
-from nas.cli.passes import last_run
 from nas.cli.progress import log
 from nas.cli.quantized import is_quantized, read_quantized
 from nas.cli.running import data_of
@@ -29,6 +28,7 @@ from nas.data.dataset import Dataset
 from nas.errors import InvalidData, InvalidSetting, VerificationFailed
 from nas.latency.bench import Bench, bench_at
 from nas.latency.target import Target
+from nas.report.passes import last_run
 from nas.report.words import plain, show
 from nas.rundir import RunDir
 from nas.runtimes import named

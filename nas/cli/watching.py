@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nas.cli.passes import COMPRESS, pass_runs
 from nas.cli.progress import PLAIN_SECONDS
 from nas.cli.watch_text import line, live, printed
 from nas.errors import InvalidSetting
 from nas.files import LOCK
 from nas.report.contents import SUMMARY, Contents, read_contents
 from nas.report.latency import LOG as TIMINGS
+from nas.report.passes import COMPRESS, pass_runs
 from nas.report.training import LOG as TRAININGS
 from nas.rundir import TRIALS, RunDir
 

@@ -16,8 +16,9 @@ from nas.latency.target import Target
 from nas.report.fronts import front_of_many
 from nas.report.latency import Timed, read_timings
 from nas.report.layers import Layers, read_layers
+from nas.report.passes import networks_so_far, read_passes
 from nas.report.pruning import Pruning, read_pruning
-from nas.report.quantization import Json, Quantization, read_passes, read_quantization
+from nas.report.quantization import Json, Quantization, read_quantization
 from nas.report.training import Curve, read_curves
 from nas.rundir import RunDir
 
@@ -117,14 +118,16 @@ def read_contents(run: RunDir) -> Contents:
     trials = tuple(_trial(line, measured_ms) for line in run.trials())
     if "best" not in summary:
         summary, verify = {}, {}  # best/ may be half written
-    front = tuple(network(row) for row in summary["front"]) if "front" in summary else front_of(trials, _objectives(config))
+    rows = summary["front"] if "front" in summary else networks_so_far(run)
+    front = tuple(map(network, rows)) if rows or summary else front_of(trials, _objectives(config))
     if not summary and not front:
         if config.get("command") == "train":
             raise InvalidSetting(f"{str(run.path)!r} has a supernet, which was not searched; give it to nas search --supernet")
         raise InvalidSetting(
             f"{str(run.path)!r} has nothing to report: none of its {len(trials)} trials was evaluated; let the run go on"
         )
-    best = network(summary["best"]) if summary else _best_so_far(front, config)
+    # each pass goes on with the network of the one before
+    best = network(summary["best"]) if summary else front[-1] if rows else _best_so_far(front, config)
     on_front = {n.key: n for n in front}  # whose latency may have been predicted anew
     trials = tuple(replace(t, network=on_front.get(t.network.key, t.network)) for t in trials)
     quantization = read_quantization(summary)
@@ -144,7 +147,7 @@ def read_contents(run: RunDir) -> Contents:
         layers=read_layers(run, best.key, quantization.bits if quantization else {}),
         curves=read_curves(run),
         quantization=quantization,
-        passes=read_passes(summary),
+        passes=read_passes(run, summary),
     )
 
 

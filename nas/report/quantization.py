@@ -1,4 +1,4 @@
-"""What the report says of a quantized network, and of one that several passes made, as summary.json has it."""
+"""What the report says of a quantized network, as summary.json has it."""
 
 from __future__ import annotations
 
@@ -29,8 +29,3 @@ def read_quantization(summary: Json) -> Quantization | None:
     if not isinstance(found, Mapping):
         return None
     return Quantization(*(tuple(found.get(name, ())) for name in ("layers", "precisions", "costly")))
-
-
-def read_passes(summary: Json) -> tuple[Json, ...]:
-    """The passes of `nas compress` in order, none for other runs."""
-    return tuple(summary.get("passes", ()))

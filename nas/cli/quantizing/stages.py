@@ -141,8 +141,8 @@ def _scheme(job: QuantizeJob, images: list[Tensor], clock: Clock) -> tuple[Schem
         budgets = [b.resolve(original_cost(job)) for b in job.budgets if b.metric != "latency_ms"]
         log(f"sensitivity of {len(network.layers)} layers by {s.sensitivity}")
         found = mixed(network, budgets, count(job.original.plan), images[:2], job.mix)
-        weights, inputs = {**found.scheme.weights, **kept}, {**found.scheme.inputs, **kept}
-        return replace(found.scheme, weights=weights, inputs=inputs), found.losses
+        chosen = found.scheme
+        return replace(chosen, weights={**chosen.weights, **kept}, inputs={**chosen.inputs, **kept}), found.losses
     weights, inputs = read_precision(s.precision)
     if s.keep:
         return uniform(network, weights, inputs, kept), {}
