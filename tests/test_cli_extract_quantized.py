@@ -13,6 +13,7 @@ from compress.export import load_onnx
 from nas.cli.main import app
 from nas.cli.quantized import read_quantized
 from nas.cli.sources import module_of, reload
+from nas.report.contents import read_contents
 from nas.rundir import RunDir
 
 # the passes of a chain are runs of their own commands
@@ -154,3 +155,19 @@ def test_the_page_names_the_command_and_tells_the_layers_of_a_chain(folder):
     original, pruned = (json.loads((Path(run) / "layers.json").read_text()) for run in (PRUNE, QUANTIZE))
     assert layers["networks"]["reference"] == original["networks"]["reference"]
     assert layers["networks"]["chosen"] == pruned["networks"]["chosen"] != original["networks"]["reference"]
+
+
+def test_the_page_of_a_chain_that_was_stopped_shows_its_last_pass(folder):
+    for name in ("summary.json", "layers.json"):
+        (Path("compress") / name).unlink()
+    lines = Path("compress/passes.jsonl").read_text().splitlines(keepends=True)
+    Path("compress/passes.jsonl").write_text("".join(lines[:2]))
+    assert nas("report", "compress").exit_code == 0
+    found = read_contents(RunDir.read(Path("compress")))
+    best = summary_of(PRUNE)["best"]
+    assert [n.key for n in found.front] == [trials_of(PRUNE)[0]["key"], best["key"]] and found.best.key == best["key"]
+    assert not found.finished and found.taken["latency_ms"]["method"] == "measured"
+    assert "the network of its last finished pass is shown" in Path("compress/report.md").read_text()
+    Path("compress/passes.jsonl").write_text("")
+    result = nas("report", "compress")
+    assert result.exit_code == 2 and "'compress' has nothing to report" in result.stderr

@@ -72,6 +72,17 @@ def test_several_runs_have_one_page(runs):
     assert Path("pages/both.html").read_text() == page
 
 
+def test_runs_on_different_data_are_compared_and_that_is_said(runs):
+    assert "warning" not in report("runs/search-1", "runs/search-2").stderr
+    stored = json.loads(Path("runs/search-2/config.json").read_text())
+    stored["data"]["fingerprint"] = "0ther"
+    Path("runs/search-2/config.json").write_text(json.dumps(stored))
+    result = report("runs/search-1", "runs/search-2")
+    said = "These runs are on different data, so their accuracies are not of the same task"
+    assert result.exit_code == 0 and f"warning: {said}" in result.stderr and "search-2: digits, 0ther" in result.stderr
+    assert said in Path("runs/comparison.html").read_text()
+
+
 def test_the_page_is_opened_on_demand(runs, monkeypatch):
     opened = []
     monkeypatch.setattr(reporting.webbrowser, "open", opened.append)

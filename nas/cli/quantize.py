@@ -45,7 +45,7 @@ Images = Annotated[int, typer.Option(min=4, help="Training images that ranges ar
 Equalize = Annotated[bool, typer.Option("--equalize/--no-equalize", help="Equalize weights across layers where it helps.")]
 CorrectBias = Annotated[bool, typer.Option("--correct-bias/--no-correct-bias", help="Correct biases where it helps.")]
 Epochs = Annotated[int | None, typer.Option("--finetune-epochs", min=1, help="Of qat: epochs of training.", show_default="5")]
-Lr = Annotated[float | None, typer.Option("--lr", help="Peak learning rate.", show_default="0.01 for sgd, 0.0002 for adamw")]
+Lr = Annotated[float | None, typer.Option("--lr", help="Peak learning rate.", show_default="0.003 for sgd, 0.0002 for adamw")]
 
 
 @guarded

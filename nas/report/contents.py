@@ -16,7 +16,7 @@ from nas.latency.target import Target
 from nas.report.fronts import front_of_many
 from nas.report.latency import Timed, read_timings
 from nas.report.layers import Layers, read_layers
-from nas.report.passes import networks_so_far, read_passes
+from nas.report.passes import finished_passes, networks_so_far, read_passes
 from nas.report.pruning import Pruning, read_pruning
 from nas.report.quantization import Json, Quantization, read_quantization
 from nas.report.training import Curve, read_curves
@@ -118,6 +118,8 @@ def read_contents(run: RunDir) -> Contents:
     trials = tuple(_trial(line, measured_ms) for line in run.trials())
     if "best" not in summary:
         summary, verify = {}, {}  # best/ may be half written
+    if not summary and (done := finished_passes(run)):
+        verify = _read_if_there(done[-1], VERIFY)
     rows = summary["front"] if "front" in summary else networks_so_far(run)
     front = tuple(map(network, rows)) if rows or summary else front_of(trials, _objectives(config))
     if not summary and not front:

@@ -36,12 +36,17 @@ def read_passes(run: RunDir, summary: Json) -> tuple[Json, ...]:
     return tuple(summary["passes"] if "passes" in summary else run.read_lines(LOG))
 
 
-def networks_so_far(run: RunDir) -> list[Json]:
-    """The original and what each pass has handed over, as rows of a summary, by the metrics that passes.jsonl has."""
+def finished_passes(run: RunDir) -> list[RunDir]:
+    """The runs of the passes that have handed over a network, in order; none for runs of other commands."""
     if run.config.get("command") != COMPRESS:
         return []
-    metrics = {f"{row['number']}-{row['name']}": row["metrics"] for row in run.read_lines(LOG)}
-    done = [RunDir.read(folder) for folder in pass_runs(run.path) if folder.name in metrics]
+    names = {f"{row['number']}-{row['name']}" for row in run.read_lines(LOG)}
+    return [RunDir.read(folder) for folder in pass_runs(run.path) if folder.name in names]
+
+
+def networks_so_far(run: RunDir) -> list[Json]:
+    """The original and what each pass has handed over, as rows of a summary, by the metrics that passes.jsonl has."""
+    metrics, done = {f"{row['number']}-{row['name']}": row["metrics"] for row in run.read_lines(LOG)}, finished_passes(run)
     if not done:
         return []
     first = done[0].trials()[0]

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compress.quantize.bits import MixConfig
+from compress.quantize.bits import BITS_BUDGETS, MixConfig
 from compress.quantize.graph import Network, network_of
 from compress.quantize.ptq import PtqConfig
 from compress.quantize.scheme import kept_layers, read_precision
 from nas.budget import Budget, parse_all
-from nas.cli.job import LEARNING_RATES, SMALL_NETWORK, described, pick_device, precision, versions
+from nas.cli.job import SMALL_NETWORK, described, pick_device, precision, versions
 from nas.cli.profiling import bench_for
 from nas.cli.pruning.job import read_data
 from nas.cli.pruning.original import Original, read_original, statistics_of
@@ -23,7 +23,7 @@ from nas.cli.settings import command_line
 from nas.cost.counting import count
 from nas.data.augment import Augmentation, default_augmentation
 from nas.data.dataset import Dataset, epoch_batches
-from nas.errors import InvalidSetting
+from nas.errors import InvalidBudget, InvalidSetting
 from nas.evaluation.supernet import prepared
 from nas.latency.bench import Bench
 from nas.latency.machine import device_name
@@ -33,8 +33,9 @@ from nas.training.loop import OPTIMIZERS, TrainConfig
 
 MIXED, INT8 = "mixed", "int8"
 METHODS = ("ptq", "qat")
-# the weights are nearly where they should be
-QAT_LR, QAT_EPOCHS = 0.1, 5
+# the weights are nearly where they should be, and without batch norms higher rates destroy them
+QAT_LR = {"sgd": 0.003, "adamw": 0.0002}
+QAT_EPOCHS = 5
 # multiply-adds that calibration may take: it runs the images through the network some dozens of times
 WORK, FEWEST, BATCH = 3e11, 16, 64
 
@@ -81,7 +82,7 @@ class QuantizeJob:
             max(1, self.epochs),
             s.batch_size,
             s.optimizer,
-            s.lr if s.lr is not None else QAT_LR * LEARNING_RATES[s.optimizer],
+            s.lr if s.lr is not None else QAT_LR[s.optimizer],
             s.weight_decay,
             clip_norm=s.clip_norm,
             precision=precision(s.train_precision, self.device, self.original.plan),
@@ -159,9 +160,18 @@ def _check(s: QuantizeSettings) -> None:
         raise InvalidSetting(f"--optimizer {s.optimizer!r} is not known; choose one of {', '.join(OPTIMIZERS)}")
     if s.method == "qat" and s.data is None:
         raise InvalidSetting("--method qat needs images to train on; give --data")
-    if s.precision != MIXED:
+    if s.precision == MIXED:
+        _check_mixed(parse_all(s.budget))
+    else:
         read_precision(s.precision)
-    elif not s.budget:
-        raise InvalidSetting(
+
+
+def _check_mixed(budgets: tuple[Budget, ...]) -> None:
+    """Raise InvalidBudget if there is no budget that bits could keep, or one that they do not change."""
+    for budget in budgets:
+        if budget.metric not in (*BITS_BUDGETS, "latency_ms"):
+            raise InvalidBudget(f"budget {budget.text!r} does not depend on bits; give stored weights (2MB) or 5GBitOps")
+    if not any(budget.metric in BITS_BUDGETS for budget in budgets):
+        raise InvalidBudget(
             "--precision mixed chooses bits under a budget; give one on stored weights or bit operations: 2MB, 5GBitOps"
         )

@@ -20,7 +20,9 @@ def notices(contents: Contents) -> list[str]:
     """What keeps the answer from being the last word."""
     notes = []
     if not contents.finished:
-        notes.append("This run has not ended: the best network so far is shown, and nothing of it is verified yet.")
+        shown = "the network of its last finished pass" if contents.passes else "the best network so far"
+        verified = "" if contents.verify else ", and nothing of it is verified yet"
+        notes.append(f"This run has not ended: {shown} is shown{verified}.")
     failed = [str(check["name"]) for check in contents.verify.get("checks", ()) if not check["ok"]]
     if failed:
         notes.append(f"Verification failed: {'; '.join(failed)}.")
