@@ -165,6 +165,7 @@ def test_the_page_of_a_chain_that_was_stopped_shows_its_last_pass(folder):
     assert nas("report", "compress").exit_code == 0
     found = read_contents(RunDir.read(Path("compress")))
     best = summary_of(PRUNE)["best"]
+    assert found.config["data"] == RunDir.read(Path(PRUNE)).config["data"] and "int8" in found.target
     assert [n.key for n in found.front] == [trials_of(PRUNE)[0]["key"], best["key"]] and found.best.key == best["key"]
     assert not found.finished and found.taken["latency_ms"]["method"] == "measured"
     assert "the network of its last finished pass is shown" in Path("compress/report.md").read_text()

@@ -235,9 +235,17 @@ def test_choices_of_different_spaces_are_not_compared(browser, run, tmp_path):
         rows = {row[0]: row[1:] for row in cells(opened)}
         assert "s0.width" not in rows and len(rows["multiply-adds"]) == 2
         assert "The choices of different spaces are not compared." in opened.inner_text("#comparison caption")
-        best = read_contents(run).best.key
-        # nas extract knows no networks of a quantization
-        assert rows["extract it with"] == [f"nas extract {run.path} {best} Copy", "–"]
+        lines = [f"nas extract {one.path} {read_contents(one).best.key} Copy" for one in (run, other)]
+        assert rows["extract it with"] == lines
+
+
+def test_a_run_that_networks_cannot_be_extracted_from_has_no_command(browser, run, tmp_path):
+    with compress(tmp_path / "own-1", "own") as other:
+        page = tmp_path / "comparison.html"
+        page.write_text(comparison_html([read_contents(run), read_contents(other)]))
+    for opened in open_page(browser, page, 390):
+        (line,) = [row[1:] for row in cells(opened) if row[0] == "extract it with"]
+        assert line == [f"nas extract {run.path} {read_contents(run).best.key} Copy", "–"]
 
 
 def test_a_big_run_reacts_quickly(browser, tmp_path):

@@ -14,7 +14,15 @@ from nas.rundir import RunDir
 from nas.supernet.supernet import Supernet, initialize
 from nas.training import loop
 from nas.training.loop import Checkpoints, TrainConfig, learning_rate, make_optimizer, train
-from nas.training.objectives import Distillation, at_resolution, classification, distillation, sandwich, soft_cross_entropy, uniform
+from nas.training.objectives import (
+    Distillation,
+    at_resolution,
+    classification,
+    distillation,
+    sandwich,
+    soft_cross_entropy,
+    uniform,
+)
 
 CONFIG = TrainConfig(epochs=2, batch_size=16, lr=0.05)
 AUGMENTATION = Augmentation(crop_padding=1, flip=False)

@@ -13,6 +13,7 @@ import numpy as np
 from nas.cli.diff_text import print_difference
 from nas.errors import InvalidSetting
 from nas.report.contents import VAL_ACCURACY, Contents, front_of, metric_names, read_contents
+from nas.report.passes import config_of
 from nas.rundir import RunDir
 from nas.trial import dominates, hypervolume
 
@@ -64,7 +65,7 @@ def read_side(path: Path) -> Side:
         contents = read_contents(run)
     except InvalidSetting:  # nothing was evaluated: its settings can be compared all the same
         contents = None
-    return Side(path, run.config, contents)
+    return Side(path, config_of(run), contents)
 
 
 def compared(a: Side, b: Side) -> Json:

@@ -16,7 +16,7 @@ from nas.latency.target import Target
 from nas.report.fronts import front_of_many
 from nas.report.latency import Timed, read_timings
 from nas.report.layers import Layers, read_layers
-from nas.report.passes import finished_passes, networks_so_far, read_passes
+from nas.report.passes import config_of, finished_passes, networks_so_far, read_passes
 from nas.report.pruning import Pruning, read_pruning
 from nas.report.quantization import Json, Quantization, read_quantization
 from nas.report.training import Curve, read_curves
@@ -112,7 +112,7 @@ class Contents:
 
 def read_contents(run: RunDir) -> Contents:
     """Read what a report needs. Raises InvalidSetting if no network of the run was evaluated, CorruptRun as RunDir does."""
-    summary, verify, config = _read_if_there(run, SUMMARY), _read_if_there(run, VERIFY), run.config
+    summary, verify, config = _read_if_there(run, SUMMARY), _read_if_there(run, VERIFY), config_of(run)
     timings, table = read_timings(run), _foreign_table(run, config)
     measured_ms = {t.key: t.measured_ms for t in timings}
     trials = tuple(_trial(line, measured_ms) for line in run.trials())

@@ -29,6 +29,15 @@ def last_run(path: Path) -> Path:
     return runs[-1]
 
 
+def config_of(run: RunDir) -> Json:
+    """The content of config.json, of `nas compress` with data and seed of its first pass and the target of its last one."""
+    if run.config.get("command") != COMPRESS or not (runs := pass_runs(run.path)):
+        return run.config
+    first, last = (RunDir.read(folder).config for folder in (runs[0], runs[-1]))
+    told = {name: config[name] for name, config in (("data", first), ("seed", first), ("target", last)) if name in config}
+    return {**run.config, **told}
+
+
 def read_passes(run: RunDir, summary: Json) -> tuple[Json, ...]:
     """The passes of `nas compress` in order, as far as they are done; none for other runs."""
     if run.config.get("command") != COMPRESS:
