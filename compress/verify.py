@@ -133,7 +133,7 @@ def _check_cost(plan: Cost, cost: Cost) -> list[JsonRow]:
         for name, detail in (
             ("macs", "multiply-adds, counted again on the reloaded network"),
             ("params", "parameters, counted again on the reloaded network"),
-            ("size_bytes", f"size of {WEIGHTS}"),
+            ("size_bytes", cost.metrics["size_bytes"].method if "size_bytes" in cost.metrics else f"no {WEIGHTS}"),
         )
     ]
     missed = ", ".join(cost.uncounted) or "none"
