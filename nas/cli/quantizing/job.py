@@ -120,10 +120,10 @@ def calibration_images(job: QuantizeJob) -> list[Tensor]:
     """Training images, normalized, on the CPU, in batches of (N, C, H, W); noise where there are no data."""
     macs = count(job.original.plan).values()["macs"]
     wanted = min(job.settings.images, int(max(FEWEST, WORK / macs)))
-    size = min(BATCH, wanted // 2)
-    if job.data is None:
+    if job.data is None:  # ranges do not change the time, and there is nothing else to learn from noise
         draw = generator(job.settings.seed, "calibration")
-        return [torch.randn(size, *job.original.shape, generator=draw) for _ in range(max(2, wanted // size))]
+        return [torch.randn(FEWEST // 2, *job.original.shape, generator=draw) for _ in range(2)]
+    size = min(BATCH, wanted // 2)
     cpu = torch.device("cpu")
     order = epoch_batches(len(job.data.train), min(size, len(job.data.train)), job.settings.seed, 0)
     batches = order[: max(2, wanted // size)]
