@@ -101,7 +101,7 @@ def quantize(  # noqa: PLR0913 - the options of a command are its parameters
       nas quantize runs/prune-1 --data npz:cifar10.npz --budget 35%latency
       nas quantize cifar-resnet20 --weights r20.safetensors --data npz:cifar10.npz --precision w4a8 --method qat
       nas quantize cifar-resnet20 --weights r20.safetensors --data npz:cifar10.npz --precision mixed --budget 140kB
-      nas quantize torchvision:mobilenet_v2 --runtime openvino
+      nas quantize mobilenet_v2 --weights mv2.pth --data imagefolder:photos --runtime openvino
       nas quantize --resume --out runs/quantize-1
 
     Exit status: 0 done, 1 training diverged, 2 bad input, 3 no choice of bits keeps the budget, 4 verification failed or a
