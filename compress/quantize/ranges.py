@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import isfinite
@@ -77,7 +78,7 @@ def histograms(network: Network, batches: Iterable[Tensor]) -> dict[str, Histogr
     return {name: Histogram(counted.counts[name].numpy(), edges[name]) for name in edges}
 
 
-class _Watch(fx.Interpreter):
+class _Watch(fx.Interpreter, ABC):
     """Runs a network and shows the values of its points to `see`."""
 
     def __init__(self, network: Network) -> None:
@@ -92,9 +93,9 @@ class _Watch(fx.Interpreter):
             self.see(n.name, value.detach().float())
         return value
 
+    @abstractmethod
     def see(self, name: str, value: Tensor) -> None:
         """Take note of a point's values."""
-        raise NotImplementedError
 
 
 class _Extremes(_Watch):
