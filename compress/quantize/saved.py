@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import fx
 from compress.export import WEIGHTS, load_weights, save_weights, written_aside
 from compress.quantize.convert import converted
 from compress.quantize.graph import Network
+from compress.quantize.ptq import Quantized
 from compress.quantize.quantizer import IntQuantizer
 from compress.quantize.scheme import Scheme
 from compress.quantize.simulate import point_quantizer_of, simulated
@@ -19,6 +20,20 @@ from nas import files
 from nas.errors import CorruptRun, InvalidSetting
 
 QUANTIZATION = "quantization.json"
+
+
+def about_of(found: Quantized, source: Mapping[str, Any], shape: Sequence[int]) -> dict[str, Any]:
+    """What quantization.json says of a network: how to build its `source` for images of `shape`, and how it was rounded."""
+    return {
+        "source": dict(source),
+        "shape": list(shape),
+        "scheme": found.scheme.to_json(),
+        "losses": {},
+        "calibration": found.calibration,
+        "equalized": found.equalized,
+        "corrected": found.corrected,
+        "divergence": found.error,
+    }
 
 
 def save_simulated(folder: Path, module: fx.GraphModule, about: Mapping[str, Any]) -> None:

@@ -15,20 +15,18 @@ from compress.export import write_files
 from compress.verify import VerifyInputs, verify
 from nas import files
 from nas.architecture import Architecture
-from nas.budget import Metric
 from nas.cli import integers
+from nas.cli.checking import comparison_images, file_latency
 from nas.cli.job import Job, versions
 from nas.cli.progress import log
 from nas.cli.stages import Course, fit
 from nas.cost.recount import recount
-from nas.data.dataset import plain_batches
 from nas.errors import InfeasibleBudget
-from nas.evaluation.supernet import SupernetEvaluator, accuracy, calibrate, prepared, resolution_of
+from nas.evaluation.supernet import SupernetEvaluator, accuracy, calibrate, resolution_of
 from nas.latency.machine import device_name
 from nas.report.card import model_card
 from nas.report.latency import agreement, read_timings
 from nas.rundir import RunDir
-from nas.runtimes import named
 from nas.search.select import best, front, least_excess
 from nas.training.loop import Checkpoints
 from nas.training.objectives import Distillation, at_resolution, distillation
@@ -133,7 +131,7 @@ def write_verified(job: Job, run: RunDir, arch: Architecture, module: nn.Module,
         images=images,
         plan_cost=job.cost(arch),
         budgets=job.budgets,
-        latency=latency(job, folder, images[:1]),
+        latency=file_latency(job.bench, folder, images[:1]),
         recount=recount,
     )
     verdict = verify(inputs)
@@ -148,17 +146,7 @@ def _described(run: RunDir, arch: Architecture) -> dict[str, Any]:
 
 def verification_images(job: Job, resolution: int) -> Tensor:
     """Up to 256 normalized validation images on the CPU."""
-    batches = plain_batches(len(job.data.val), VERIFIED_IMAGES)[:1]
-    cpu = torch.device("cpu")
-    return next(x for x, _ in prepared(job.data.val, batches, job.data, resolution, cpu)).contiguous()
-
-
-def latency(job: Job, folder: Path, example: Tensor) -> Metric:
-    """Time the delivered file in the target runtime on this machine."""
-    path = folder / f"model{named(job.bench.name).suffix}"
-    images = example.expand(job.settings.batch, -1, -1, -1).contiguous()
-    metric = job.bench.time_files({path: images})[path].metric
-    return replace(metric, context=f"{job.bench.target}; {metric.context}")
+    return comparison_images(job.data, VERIFIED_IMAGES, (job.data.channels, resolution, resolution))
 
 
 # -- what summaries are made of; those of `nas prune` and `nas quantize` too

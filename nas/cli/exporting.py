@@ -13,17 +13,16 @@ from torch import Tensor
 from compress.export import TIE, Agreement, agreement, load_format, write_format, written_aside
 from compress.more_formats import EXPORTS
 from compress.verify import INTEGER_TOLERANCE, TOLERANCE
+from nas.cli.checking import comparison_images
 from nas.cli.progress import log
 from nas.cli.pruning.original import Original, read_original, statistics_of
 from nas.cli.pruning.settings import PruneSettings
 from nas.cli.quantized import is_quantized, read_quantized
 from nas.cli.running import data_of
-from nas.data.dataset import Dataset, plain_batches
+from nas.data.dataset import Dataset
 from nas.data.load import DataConfig, load
 from nas.errors import InvalidSetting, VerificationFailed
-from nas.evaluation.supernet import prepared
 from nas.rundir import RunDir
-from nas.torch_seeding import generator
 
 IMAGES = 64
 
@@ -99,12 +98,10 @@ def _data(wanted: Wanted) -> Dataset | None:
 
 
 def _images(original: Original, data: Dataset | None) -> Tensor:
-    if data is None:
-        return torch.randn(IMAGES, *original.shape, generator=generator(0, "images"))
-    mean, std = statistics_of(original, data)
-    normalized = replace(data, mean=mean, std=std)
-    batches = plain_batches(len(data.val), IMAGES)[:1]
-    return next(x for x, _ in prepared(data.val, batches, normalized, original.shape[1], torch.device("cpu"))).contiguous()
+    if data is not None:
+        mean, std = statistics_of(original, data)
+        data = replace(data, mean=mean, std=std)
+    return comparison_images(data, IMAGES, original.shape)
 
 
 def _name(network: str) -> str:

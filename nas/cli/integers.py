@@ -17,19 +17,20 @@ from compress.quantize.convert import converted
 from compress.quantize.formats import INT8 as EIGHT_BITS
 from compress.quantize.graph import Network, network_of
 from compress.quantize.ptq import PtqConfig, Quantized, quantize
-from compress.quantize.saved import QUANTIZATION, points_of, reconverted
+from compress.quantize.saved import QUANTIZATION, about_of, points_of, reconverted
 from compress.quantize.scheme import uniform
-from compress.verify import INTEGER_TOLERANCE, VerifyInputs, verify
+from compress.verify import VerifyInputs, verify
 from nas import files
 from nas.architecture import Architecture
 from nas.budget import Metric
+from nas.cli.checking import file_latency
 from nas.cli.job import INT8, Job
 from nas.cli.progress import log
+from nas.cli.quantized import in_integers
 from nas.cli.scoring import file_accuracy
 from nas.cost.recount import recount
 from nas.data.dataset import epoch_batches
 from nas.evaluation.supernet import accuracy, prepared, resolution_of
-from nas.runtimes import named
 
 CALIBRATED_IMAGES, BATCH = 512, 64
 # ranges do not change the time
@@ -71,18 +72,8 @@ def rounded(job: Job, arch: Architecture, module: nn.Module, described: Mapping[
     log(f"quantizing to int8 on {sum(map(len, images))} images")
     found = quantize(network, scheme, images, PtqConfig())
     source = {"architecture": described, "network": arch.key, "classes": None}
-    about = {
-        "source": source,
-        "shape": [job.data.channels, side, side],
-        "scheme": scheme.to_json(),
-        "losses": {},
-        "calibration": found.calibration,
-        "equalized": found.equalized,
-        "corrected": found.corrected,
-        "divergence": found.error,
-        "images": sum(map(len, images)),
-        "points": points_of(found.module, network),
-    }
+    shape = (job.data.channels, side, side)
+    about = {**about_of(found, source, shape), "images": sum(map(len, images)), "points": points_of(found.module, network)}
     return Rounded(converted(found.module, network), found, about)
 
 
@@ -95,19 +86,17 @@ def write_verified(job: Job, made: Rounded, arch: Architecture, described: Mappi
     params = sum(p.numel() for p in made.network.module.parameters())
     original = replace(original, metrics={**original.metrics, "params": Metric(params, "parameters", "plan")})
     planned = delivered_cost(made.network, made.found.scheme, folder / "model.onnx", original)
-    inputs = VerifyInputs(
+    plain = VerifyInputs(
         folder=folder,
         module=made.module,
         rebuild=lambda: reconverted(made.network, made.about),
         images=images,
         plan_cost=planned,
         budgets=job.budgets,
-        latency=_latency(job, folder, images[:1]),
-        recount=lambda _, image: recount(made.network.module, image),
-        tolerance=INTEGER_TOLERANCE,
-        stored=planned.metrics["size_bytes"],
+        latency=file_latency(job.bench, folder, images[:1]),
+        recount=recount,
     )
-    return verify(inputs)
+    return verify(in_integers(plain, made.network, planned.metrics["size_bytes"]))
 
 
 def scores_of(job: Job, made: Rounded, arch: Architecture, folder: Path) -> dict[str, float]:
@@ -129,10 +118,3 @@ def _images(job: Job, side: int) -> list[Tensor]:
     size = min(BATCH, max(1, len(job.data.train) // 2))
     batches = epoch_batches(len(job.data.train), size, job.settings.seed, 0)[: CALIBRATED_IMAGES // BATCH]
     return [x for x, _ in prepared(job.data.train, batches, job.data, side, torch.device("cpu"))]
-
-
-def _latency(job: Job, folder: Path, example: Tensor) -> Metric:
-    path = folder / f"model{named(job.bench.name).suffix}"
-    images = example.expand(job.settings.batch, -1, -1, -1).contiguous()
-    metric = job.bench.time_files({path: images})[path].metric
-    return replace(metric, context=f"{job.bench.target}; {metric.context}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,10 @@ from compress.export import WEIGHTS, load_weights
 from compress.prune.attention import prepare
 from compress.quantize.graph import Network, network_of
 from compress.quantize.saved import QUANTIZATION, read_about, reconverted
+from compress.verify import INTEGER_TOLERANCE, VerifyInputs
+from nas.budget import Metric
 from nas.cli.sources import Shape, build, shape_of
+from nas.cost.recount import recount
 
 
 @dataclass(frozen=True)
@@ -49,3 +52,11 @@ def read_quantized(folder: Path) -> QuantizedNetwork:
     about = read_about(folder)
     shape = shape_of(about)
     return QuantizedNetwork(folder, about, network_of(prepare(build(about["source"])).eval(), shape), shape)
+
+
+def in_integers(inputs: VerifyInputs, network: Network, stored: Metric, tolerance: float = INTEGER_TOLERANCE) -> VerifyInputs:
+    """What is verified of a quantized network; `stored` is the size that was promised.
+
+    Integers have no multiply-adds that fvcore could follow: those of the same layers in floating point are counted.
+    """
+    return replace(inputs, recount=lambda _, image: recount(network.module, image), tolerance=tolerance, stored=stored)

@@ -16,10 +16,10 @@ from compress.prune.saved import read_source
 from compress.quantize.bits import delivered_cost
 from compress.quantize.graph import Network
 from compress.quantize.saved import scheme_of
-from compress.verify import INTEGER_TOLERANCE, VerifyInputs, verify
+from compress.verify import VerifyInputs, verify
 from nas.budget import Budget, Cost, Metric
 from nas.cli.progress import log
-from nas.cli.quantized import is_quantized, read_quantized
+from nas.cli.quantized import in_integers, is_quantized, read_quantized
 from nas.cli.running import data_of
 from nas.cli.scoring import file_accuracy
 from nas.cli.sources import architecture_of, build, is_pruned, rebuilt, shape_of
@@ -140,14 +140,8 @@ def _verified(delivered: Delivered, bench: Bench | None) -> dict[str, Any]:
     budgets = tuple(Budget(row["text"], row["metric"], row["limit"]) for row in delivered.summary.get("budget", ()))
     images = torch.randn(IMAGES, *delivered.shape, generator=generator(0, "verify"))
     inputs = VerifyInputs(delivered.folder, module, delivered.build, images, Cost(claimed), budgets, latency, recount)
-    if (rounded := delivered.rounded) is not None:
-        inputs = replace(
-            inputs,
-            recount=lambda _, image: recount(rounded.network.module, image),
-            tolerance=INTEGER_TOLERANCE,
-            stored=rounded.stored,
-        )
-    return verify(inputs)
+    rounded = delivered.rounded
+    return verify(inputs if rounded is None else in_integers(inputs, rounded.network, rounded.stored))
 
 
 # -- time

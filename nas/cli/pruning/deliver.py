@@ -17,6 +17,7 @@ from compress.prune.saved import HISTORY, SOURCE, read_history, read_source
 from compress.verify import VerifyInputs, verify
 from nas import files
 from nas.budget import Budget, excess
+from nas.cli.checking import comparison_images
 from nas.cli.deliver import BEST, VERIFIED_IMAGES, VERIFY, delivered_row, header, network_row, write_card
 from nas.cli.progress import log
 from nas.cli.pruning.clock import Clock
@@ -24,11 +25,9 @@ from nas.cli.pruning.job import PruneJob
 from nas.cli.pruning.stages import NETWORKS, cost_of, network_of
 from nas.cli.sources import rebuilt
 from nas.cost.recount import recount
-from nas.data.dataset import plain_batches
-from nas.evaluation.supernet import accuracy, prepared
+from nas.evaluation.supernet import accuracy
 from nas.rundir import RunDir
 from nas.runtimes import named
-from nas.torch_seeding import generator
 from nas.trial import Trial, pareto_front
 
 # formats are compared on as many images as so many multiply-adds let through
@@ -164,8 +163,4 @@ def write_verified(job: PruneJob, run: RunDir, clock: Clock, stored: Stored, fol
 def verification_images(job: PruneJob, trial: Trial) -> Tensor:
     """Normalized validation images on the CPU, or noise where there are no data."""
     wanted = int(max(FEWEST, min(VERIFIED_IMAGES, VERIFIED_WORK / trial.cost.values()["macs"])))
-    if job.data is None:
-        return torch.randn(wanted, *job.original.shape, generator=generator(0, "images"))
-    batches = plain_batches(len(job.data.val), wanted)[:1]
-    cpu = torch.device("cpu")
-    return next(x for x, _ in prepared(job.data.val, batches, job.data, job.data.resolution, cpu)).contiguous()
+    return comparison_images(job.data, wanted, job.original.shape)

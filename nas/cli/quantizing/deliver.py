@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
-from compress.export import load_onnx, write_files, write_format
+from compress.export import load_onnx, write_files
 from compress.quantize.bits import delivered_cost, is_real
 from compress.quantize.convert import converted
 from compress.quantize.formats import FLOAT
@@ -21,18 +20,17 @@ from compress.verify import INTEGER_TOLERANCE, TOLERANCE, VerifyInputs, verify
 from nas import files
 from nas.architecture import Architecture
 from nas.budget import Metric
+from nas.cli.checking import comparison_images
 from nas.cli.deliver import BEST, VERIFIED_IMAGES, VERIFY, delivered_row, header, network_row, write_card
 from nas.cli.progress import log
+from nas.cli.quantized import in_integers
 from nas.cli.quantizing.clock import BF16, FP32, Clock
 from nas.cli.quantizing.job import INT8, QuantizeJob
 from nas.cli.quantizing.stages import candidate_of, original_cost, simulated_of
 from nas.cli.scoring import file_accuracy
 from nas.cost.recount import recount
-from nas.data.dataset import plain_batches
-from nas.evaluation.supernet import prepared
 from nas.rundir import RunDir
 from nas.runtimes import named
-from nas.torch_seeding import generator
 from nas.trial import Trial
 
 ONNX = "model.onnx"
@@ -61,9 +59,7 @@ class Stored:
 def deliver_quantized(job: QuantizeJob, run: RunDir, clock: Clock, trials: Sequence[Trial]) -> dict[str, Any]:
     """Write and verify best/, and return the summary. Test data are read here, once, for the exported files."""
     trial, folder = max(trials[1:], key=lambda t: (t.scores.get("val_accuracy", 0.0), t.number)), run.path / BEST
-    reference = clock.folder / "reference.onnx"
-    _export_reference(job, reference)
-    before = {**trials[0].scores, **_tested(job, reference, "the original")}
+    before = {**trials[0].scores, **_tested(job, clock.of_original(), "the original")}
     handed, verdict = hand_over(job, run, clock, trial, folder)
     summary: dict[str, Any] = {
         **header(job, "quantize"),
@@ -150,11 +146,6 @@ def _written(job: QuantizeJob, run: RunDir, clock: Clock, stored: Stored, folder
     return clock.side_by_side(folder / f"model{named(job.bench.name).suffix}")
 
 
-def _export_reference(job: QuantizeJob, path: Path) -> None:
-    module: nn.Module = job.original.module.cpu().to(memory_format=torch.contiguous_format)
-    write_format("onnx", module.eval(), torch.zeros(1, *job.original.shape), path)
-
-
 def _tested(job: QuantizeJob, path: Path, name: str) -> dict[str, float]:
     """Accuracy of an exported file on the test images; nothing without data."""
     if job.data is None:
@@ -169,7 +160,7 @@ def _verified(job: QuantizeJob, stored: Stored, times: Mapping[str, Metric], fol
     planned = delivered_cost(job.network, stored.scheme, folder / ONNX, reference)
     if FP32 in times:
         reference = replace(reference, metrics={**reference.metrics, "latency_ms": times[FP32]})
-    inputs = VerifyInputs(
+    plain = VerifyInputs(
         folder=folder,
         module=stored.module,
         rebuild=lambda: reconverted(job.network, stored.about),
@@ -177,12 +168,10 @@ def _verified(job: QuantizeJob, stored: Stored, times: Mapping[str, Metric], fol
         plan_cost=planned,
         budgets=tuple(budget.resolve(reference) for budget in job.budgets),
         latency=times.get(INT8),
-        # integers have no multiply-adds that fvcore could follow: those of the same layers in floating point are counted
-        recount=lambda _, image: recount(job.network.module, image),
-        tolerance=INTEGER_TOLERANCE if stored.rounds else TOLERANCE,
-        stored=planned.metrics["size_bytes"],
+        recount=recount,
     )
-    verdict = verify(inputs)
+    tolerance = INTEGER_TOLERANCE if stored.rounds else TOLERANCE
+    verdict = verify(in_integers(plain, job.network, planned.metrics["size_bytes"], tolerance))
     verdict["original"] = {name: vars(times[name]) for name in times if name != INT8}
     files.replace(folder / VERIFY, files.to_json(verdict))
     return verdict
@@ -192,10 +181,7 @@ def verification_images(job: QuantizeJob) -> Tensor:
     """Normalized validation images on the CPU, or noise where there are no data."""
     macs = original_cost(job).values()["macs"]
     wanted = int(max(FEWEST, min(VERIFIED_IMAGES, VERIFIED_WORK / macs)))
-    if job.data is None:
-        return torch.randn(wanted, *job.original.shape, generator=generator(0, "images"))
-    batches, cpu = plain_batches(len(job.data.val), wanted)[:1], torch.device("cpu")
-    return next(x for x, _ in prepared(job.data.val, batches, job.data, job.data.resolution, cpu)).contiguous()
+    return comparison_images(job.data, wanted, job.original.shape)
 
 
 # -- what is told

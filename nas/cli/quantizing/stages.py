@@ -14,7 +14,7 @@ from compress.quantize.bits import cost_of, is_real, mixed
 from compress.quantize.convert import converted
 from compress.quantize.formats import FLOAT, FORMATS, INT8
 from compress.quantize.ptq import quantize
-from compress.quantize.saved import load_simulated, points_of, read_about, save_simulated, scheme_of
+from compress.quantize.saved import about_of, load_simulated, points_of, read_about, save_simulated, scheme_of
 from compress.quantize.scheme import Scheme, kept_layers, read_precision, uniform
 from nas.architecture import Architecture
 from nas.budget import Cost, format_value
@@ -93,17 +93,8 @@ def _ptq_trial(job: QuantizeJob, run: RunDir, clock: Clock) -> Trial:
         f"{'biases corrected' if found.corrected else 'biases as they were'}: output divergence {found.error:.3g}"
     )
     arch = _architecture(job, scheme, PTQ)
-    about = {
-        "source": dict(job.original.source),
-        "shape": list(job.original.shape),
-        "scheme": scheme.to_json(),
-        "losses": {name: dict(by_format) for name, by_format in losses.items()},
-        "calibration": found.calibration,
-        "equalized": found.equalized,
-        "corrected": found.corrected,
-        "divergence": found.error,
-        "images": sum(map(len, images)),
-    }
+    about = about_of(found, job.original.source, job.original.shape)
+    about |= {"losses": {name: dict(by_format) for name, by_format in losses.items()}, "images": sum(map(len, images))}
     _save(job, run, arch, found.module, about)
     scores = _scores(job, found.module)
     return _recorded(job, run, arch, scheme, scores, PTQ)
