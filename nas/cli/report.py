@@ -29,6 +29,6 @@ def report(
       nas report runs/search-1 --open
       nas report runs/search-1 runs/search-2 runs/prune-1 --out comparison.html
     """
-    from nas.cli.reporting import run_report  # plotly and matplotlib: only when there is something to draw
+    from nas.cli.reporting import run_report  # matplotlib: only when there is something to draw
 
     run_report(runs, out, open, json)

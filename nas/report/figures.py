@@ -1,4 +1,4 @@
-"""The interactive figures of the page, as JSON for plotly.js. The only file that imports plotly.
+"""The interactive figures of the page, as JSON for plotly.js: lines, points and bars, which its basic bundle knows.
 
 A trace's `meta` is the name of its colour; nas/report/assets/figures.js paints it for a light, a dark or a printed page.
 """
@@ -10,8 +10,6 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-from plotly.offline import get_plotlyjs
 
 from nas.report.contents import Contents
 from nas.report.history import History
@@ -26,11 +24,6 @@ SYMBOLS = ("circle", "square", "diamond", "triangle-up")
 # times the largest latency
 FAR = 3
 Trace = dict[str, Any]
-
-
-def library() -> str:
-    """The source text of plotly.js."""
-    return str(get_plotlyjs())
 
 
 def progress_figure(history: History) -> str:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 
-from nas.report.figures import library
 from nas.report.words import ABSENT, show
 
 # the browser itself then refuses whatever is not in the file
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 Cell = str  # escaped HTML
+# the whole of plotly.js is four times as long, and a browser takes a second more to read it
+PLOTLY = "plotly-basic.min.js"
 STYLES = {"#": ' class="number"', "~": ' class="long"'}
 NOTHING: Cell = f'<span role="img" aria-label="not known">{ABSENT}</span>'
 
@@ -33,7 +34,7 @@ def document(title: str, header: str, sections: Iterable[Section | None], script
     body = "\n".join(
         f'<section aria-labelledby="{s.name}"><h2 id="{s.name}">{s.title}</h2>{s.content}</section>' for s in there
     )
-    code = "\n".join(f"<script>{text}</script>" for text in (library(), *map(asset, ("figures.js", "copy.js", *scripts))))
+    code = "\n".join(f"<script>{text}</script>" for text in map(asset, (PLOTLY, "figures.js", "copy.js", *scripts)))
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
