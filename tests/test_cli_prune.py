@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from compress.export import load_onnx
 from nas.cli.main import app
-from nas.cli.pruning import stages
+from nas.cli.pruning import finetuning
 from nas.cli.pruning.flow import announce
 from nas.cli.sources import reload
 from nas.rundir import RunDir
@@ -69,7 +69,7 @@ def test_a_pruned_network_is_delivered(folder):
 def test_a_run_that_was_killed_ends_as_one_that_was_not(folder, monkeypatch):
     sweep = ("python:tiny_net:tiny", "--sweep", "40,70%", *QUICK)
     done(*sweep, "--out", "whole")
-    fit, calls = stages.fit, []
+    fit, calls = finetuning.fit, []
 
     def killed(*args):
         calls.append(args)
@@ -77,10 +77,10 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(folder, monkeypatch):
             raise KeyboardInterrupt
         fit(*args)
 
-    monkeypatch.setattr(stages, "fit", killed)
+    monkeypatch.setattr(finetuning, "fit", killed)
     stopped = prune(*sweep, "--out", "parts")
     assert stopped.exit_code == 130 and "resume with: nas prune --resume --out parts" in stopped.stderr
-    monkeypatch.setattr(stages, "fit", fit)
+    monkeypatch.setattr(finetuning, "fit", fit)
     done("--resume", "--out", "parts")
     assert trials("parts") == trials("whole")
     ours, theirs = (reload(Path(run) / "best").state_dict() for run in ("parts", "whole"))

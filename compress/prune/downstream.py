@@ -7,8 +7,7 @@ part the larger weights come first. A group of up to CHUNKS units, such as atten
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from compress.prune.groups import Group
 from compress.prune.magnitude import l2
 from compress.prune.slices import readers, silenced
 from nas.cost.evaluation_mode import evaluation_mode
+from nas.training.features import noting
 
 CHUNKS = 16
 # features that `optin` compares, spread over what is run after the unit
@@ -75,7 +75,7 @@ def _shared(chunks: Chunks, values: Sequence[float], magnitudes: Tensor) -> Tens
 def _layers_after(module: nn.Module, group: Group, images: Tensor) -> list[str]:
     """At most FEATURES convolutions and linear layers that run from the first reader of the group on; the last is one."""
     layers = [name for name, x in module.named_modules() if isinstance(x, nn.Linear | nn.modules.conv._ConvNd)]
-    with _noting(module, layers) as seen, evaluation_mode(module):
+    with noting(module, layers) as seen, evaluation_mode(module):
         module(images[:1])
     order, reading = list(seen), {member.layer for member in readers(group)}
     later = order[next((place for place, name in enumerate(order) if name in reading), 0) :]
@@ -84,25 +84,9 @@ def _layers_after(module: nn.Module, group: Group, images: Tensor) -> list[str]:
 
 
 def _features(module: nn.Module, layers: Sequence[str], parameters: Mapping[str, Tensor], images: Tensor) -> dict[str, Tensor]:
-    with _noting(module, layers) as seen, evaluation_mode(module):
+    with noting(module, layers) as seen, evaluation_mode(module):
         torch.func.functional_call(module, dict(parameters), (images,))
     return seen
-
-
-@contextmanager
-def _noting(module: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """The outputs of layers by name, in order of execution."""
-    seen: dict[str, Tensor] = {}
-
-    def noting(name: str) -> Callable[[nn.Module, object, Tensor], None]:
-        return lambda layer, inputs, output: seen.update({name: output})
-
-    hooks = [module.get_submodule(name).register_forward_hook(noting(name)) for name in layers]
-    try:
-        yield seen
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _distance(moved: Tensor, whole: Tensor) -> float:

@@ -39,7 +39,7 @@ def rearranged_weight(weight: Tensor, stride: int, padding: tuple[int, int]) -> 
     padded = F.pad(weight, (*columns, *rows))
     out, into, height, width = padded.shape
     parts = padded.reshape(out, into, height // stride, stride, width // stride, stride)
-    return parts.permute(0, 3, 5, 1, 2, 4).reshape(out, into * stride**2, height // stride, width // stride)
+    return parts.permute(0, 5, 3, 1, 2, 4).reshape(out, into * stride**2, height // stride, width // stride)
 
 
 def rearrange(module: fx.GraphModule, node: Node, kernel: tuple[int, int], shape: tuple[int, int, int]) -> None:
@@ -52,16 +52,18 @@ def rearrange(module: fx.GraphModule, node: Node, kernel: tuple[int, int], shape
     channels, height, width = shape
     pads = [_blocks(side, stride, pad, size) for side, pad, size in zip(kernel, padding, (height, width), strict=True)]
     with graph.inserting_before(node):
-        # in this order each copy has the channels of two pixels side by side, and runtimes that put channels last move nothing
-        last = graph.call_function(aten.permute.default, (source, [0, 2, 3, 1]))
-        split = graph.call_function(
-            aten.reshape.default, (last, [-1, height // stride, stride, width // stride, stride * channels])
-        )
-        moved = graph.call_function(aten.permute.default, (split, [0, 1, 3, 2, 4]))
-        squares = graph.call_function(
-            aten.reshape.default, (moved, [-1, height // stride, width // stride, stride**2 * channels])
-        )
-        squares = graph.call_function(aten.permute.default, (squares, [0, 3, 1, 2]))
+        # rows go below each other, and then one axis moves inwards: runtimes that put channels last do both quickly
+        steps: list[tuple[Any, list[int]]] = [
+            (aten.reshape.default, [-1, channels, height // stride, stride, width]),
+            (aten.permute.default, [0, 2, 3, 1, 4]),
+            (aten.reshape.default, [-1, height // stride, stride * channels, width]),
+            (aten.permute.default, [0, 1, 3, 2]),
+            (aten.reshape.default, [-1, height // stride, width // stride, stride**2 * channels]),
+            (aten.permute.default, [0, 3, 1, 2]),
+        ]
+        squares = source
+        for operation, sizes in steps:
+            squares = graph.call_function(operation, (squares, sizes))
         padded = graph.call_function(aten.constant_pad_nd.default, (squares, [*pads[1], *pads[0]]))
     node.args = (padded, *node.args[1:3], [1, 1], [0, 0])
 

@@ -64,7 +64,7 @@ Epochs = Annotated[
     int | None, typer.Option("--finetune-epochs", min=0, help="Epochs of fine-tuning.", show_default="10, none without --data")
 ]
 BatchSize = Annotated[int, typer.Option(help="Images per step of fine-tuning.")]
-Lr = Annotated[float | None, typer.Option("--lr", help="Peak learning rate.", show_default="0.02 for sgd, 0.0004 for adamw")]
+Lr = Annotated[float | None, typer.Option("--lr", help="Peak learning rate.", show_default="0.01 for sgd, 0.0002 for adamw")]
 
 
 @guarded

@@ -30,7 +30,7 @@ from nas.runtimes.runtime import Setting
 from nas.training.loop import OPTIMIZERS, TrainConfig
 
 # fine-tuning starts from trained weights, which the rate of a training from scratch would destroy
-FINETUNE_LR = 0.2
+FINETUNE_LR = 0.1
 FINETUNE_EPOCHS = 10
 SPARSE_EPOCHS = 20  # zeros come one after the other, and each needs its time
 # images that a cut is judged by: as many as so many multiply-adds let through, within bounds

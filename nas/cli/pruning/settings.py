@@ -31,7 +31,7 @@ class PruneSettings:
     resolution: int | None = None
     shape: str | None = None
     finetune_epochs: int | None = None
-    batch_size: int = 128
+    batch_size: int = 64
     optimizer: str = "sgd"
     lr: float | None = None
     weight_decay: float = 1e-4

@@ -16,17 +16,15 @@ from nas.budget import Cost, Metric, format_value
 from nas.cli.progress import log
 from nas.cli.pruning.clock import SideBySide
 from nas.cli.pruning.cutting import Workshop
+from nas.cli.pruning.finetuning import finetuned
 from nas.cli.pruning.job import Aim, PruneJob
 from nas.cli.pruning.methods import Made, method_of, stored_sizes
 from nas.cli.sources import reload
-from nas.cli.stages import Course, fit
 from nas.cost.counting import count
 from nas.cost.recount import state_bytes
 from nas.cost.trace import trace
 from nas.evaluation.supernet import calibrate, judge
 from nas.rundir import RunDir
-from nas.training.loop import Checkpoints
-from nas.training.objectives import SOFT, classification, distillation
 from nas.trial import Trial
 
 CUTS, STAGES, NETWORKS = "cuts.jsonl", "stages.jsonl", "networks"
@@ -149,21 +147,11 @@ def _architecture(job: PruneJob, choices: dict[str, Any]) -> Architecture:
 def _finetuned(job: PruneJob, run: RunDir, candidate: Candidate, before: dict[str, float]) -> dict[str, float]:
     """Fine-tune what was cut, distilled from the original, which sees the same augmented images; keep what is better."""
     assert job.data is not None
-    key, config = candidate.architecture.key, job.training
+    key = candidate.architecture.key
     recorded = _scores_of_stage(run, key, "fine-tuned")
     if recorded:
         return max(before, recorded, key=lambda scores: scores["val_accuracy"])
-    method = method_of(job)
-    student = method.student(job, reload(candidate.folder)).to(job.device).to(memory_format=torch.channels_last)
-    if job.original.trained:
-        teacher = job.original.module.to(job.device).to(memory_format=torch.channels_last)
-        objective = distillation(student, teacher, replace(SOFT, smoothing=job.settings.smoothing))
-    else:
-        objective = classification(student, job.settings.smoothing)
-    objective = method.objective(job, student, objective)
-    course = Course(job.data, job.augmentation, replace(config, epochs=job.epochs))
-    fit(f"fine-tuning {key}", student, objective, course, Checkpoints(run, f"finetune-{key}"))
-    method.finish(job, student)
+    student = finetuned(job, run, candidate.folder)
     calibrate(student, job.data, job.data.resolution, job.settings.seed)
     scores = _scores(job, student)
     if scores["val_accuracy"] >= before["val_accuracy"]:
