@@ -12,12 +12,13 @@ from compress.more_formats import EXPORTS
 from nas.cli.compressing import _RUNNERS
 from nas.cli.main import app
 from nas.cli.recipe import read_recipe
-from nas.cli.sources import module_of
+from nas.cli.sources import module_of, reload
 from nas.errors import InvalidSetting
 from nas.rundir import RunDir
 
 TOP = 'network = "python:tiny_net:tiny"\nweights = "weights.pt"\ndata = "digits"\nthreads = 1\n'
 PRUNE = '[[pass]]\nname = "prune"\nbudget = "70%"\nfinetune_epochs = 0\nround_to = 1\n'
+TUNE = '[[pass]]\nname = "fine-tune"\nfinetune_epochs = 1\nlr = 0.0001\n'
 QUANTIZE = '[[pass]]\nname = "quantize"\ncalibration = "min-max"\nimages = 64\nkeep = ["first=8"]\n'
 EXPORT = '[[pass]]\nname = "export"\nformat = "torchscript"\n'
 
@@ -56,6 +57,20 @@ def test_passes_follow_each_other_and_all_are_told():
     assert "quantize" in Path("run/report.html").read_text()
     checked = nas("verify", "run", "--no-score")
     assert checked.exit_code == 0, checked.stderr
+
+
+def test_a_fine_tune_goes_on_with_the_cut_and_its_teacher():
+    result = nas("compress", "--recipe", recipe(PRUNE.replace("finetune_epochs = 0\n", ""), TUNE), "--out", "run", "--json")
+    assert result.exit_code == 0, result.stderr
+    passes = json.loads(result.stdout)["passes"]
+    assert [row["name"] for row in passes] == ["original", "prune", "fine-tune"]
+    assert passes[1]["metrics"]["macs"] == passes[2]["metrics"]["macs"] < passes[0]["metrics"]["macs"]
+    # as one prune that trains does, to the last bit
+    whole = PRUNE.replace("finetune_epochs = 0\n", "finetune_epochs = 1\nlr = 0.0001\n")
+    assert nas("compress", "--recipe", recipe(whole), "--out", "whole").exit_code == 0
+    ours, theirs, cut = (reload(Path(p)).state_dict() for p in ("run/best", "whole/best", "run/passes/1-prune/best"))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[n], theirs[n]) for n in ours)
+    assert any(not torch.equal(ours[n], cut[n]) for n in ours)
 
 
 def test_a_broken_bound_stops_the_chain_and_keeps_what_was_made():
@@ -104,8 +119,12 @@ def test_options_of_all_passes_and_of_one():
     [
         ("", "has no passes"),
         ("pass = 3", "has no passes"),
-        ("[[pass]]\n", "pass 1 of the recipe is 'None'; choose one of prune, quantize, export"),
-        ('[[pass]]\nname = "finetune"\n', "is no pass of its own: give prune finetune_epochs"),
+        ("[[pass]]\n", "pass 1 of the recipe is 'None'; choose one of prune, fine-tune, quantize, export"),
+        ('[[pass]]\nname = "recalibrate"\n', "is no pass of its own: batch norms are recalibrated by every prune"),
+        (TUNE, "pass 1 of the recipe is fine-tune, which must directly follow a prune"),
+        (PRUNE + QUANTIZE + TUNE, "quantize must be the last pass"),
+        (PRUNE.replace("epochs = 0", "epochs = 2") + TUNE, "the recipe trains twice: prune has finetune_epochs = 2"),
+        (PRUNE + TUNE + '[[pass]]\nname = "prun"\n', "choose one of prune, fine-tune, quantize, export"),
         ('[[pass]]\nname = "prune"\nbudgte = "50%"\n', "unknown key 'budgte'"),
         (QUANTIZE + PRUNE, "quantize must be the last pass but for export"),
         ("[[pass", "expected a TOML file"),

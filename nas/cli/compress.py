@@ -22,12 +22,13 @@ def compress(  # noqa: PLR0913 - the options of a command are its parameters
     resume: opt.Resume = False,
     json: opt.Json = False,
 ) -> None:
-    """Chain passes on a network: prune, quantize, export. What each one did is measured; the chain stops where a bound breaks.
+    """Chain passes on a network: prune, fine-tune, quantize, export. Each is measured; the chain stops where a bound breaks.
 
     A recipe has options of all passes at its top, such as network, weights, data, device and seed, and one [[pass]] each: its
-    name (prune, quantize, export), options of that command, and bounds: max_drop, points of validation accuracy that may be
-    lost since the start, and min_speedup, how many times as fast as the original the network must be. Recalibrating batch
-    norms and fine-tuning are stages of prune (finetune_epochs), training of quantize (method = "qat").
+    name (prune, fine-tune, quantize, export), options of that command, and bounds: max_drop, points of validation accuracy that
+    may be lost since the start, and min_speedup, how many times as fast as the original the network must be. fine-tune follows
+    a prune, which then does not train by itself, and is taught by the network before the cut; it takes the options of nas
+    prune that are about training. Batch norms are recalibrated by prune and fine-tune; method = "qat" trains in quantize.
 
     \b
     A recipe:
@@ -37,6 +38,10 @@ def compress(  # noqa: PLR0913 - the options of a command are its parameters
       [[pass]]
       name = "prune"
       budget = "50%latency"
+      max_drop = 30
+      [[pass]]
+      name = "fine-tune"
+      finetune_epochs = 10
       max_drop = 1.0
       [[pass]]
       name = "quantize"

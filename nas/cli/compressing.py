@@ -16,12 +16,13 @@ import torch
 from compress.export import write_format, written_aside
 from compress.more_formats import EXPORTS
 from nas.budget import Metric
+from nas.cli.continuing import fine_tune_in
 from nas.cli.exporting import Wanted, run_export
 from nas.cli.job import versions
 from nas.cli.progress import log
 from nas.cli.pruning.flow import prune_in
 from nas.cli.quantizing.flow import quantize_in
-from nas.cli.recipe import Recipe, Step, read_recipe
+from nas.cli.recipe import FINE_TUNE, Recipe, Step, read_recipe
 from nas.cli.running import concluded, working
 from nas.cli.settings import command_line
 from nas.cli.sources import build, shape_of
@@ -37,7 +38,11 @@ from nas.torch_seeding import generator
 BEST = "best"
 SHOWN = {"val_accuracy": " validation", "test_accuracy": " test", "macs": "", "size_bytes": "", "latency_ms": ""}
 Metrics = Mapping[str, float]
-_RUNNERS: Mapping[str, Callable[[Path, Any, Path | None, bool], None]] = {"prune": prune_in, "quantize": quantize_in}
+_RUNNERS: Mapping[str, Callable[[Path, Any, Path | None, bool], None]] = {
+    "prune": prune_in,
+    FINE_TUNE: fine_tune_in,
+    "quantize": quantize_in,
+}
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,8 @@ def _ran(run: RunDir, recipe: Recipe, number: int, step: Step) -> dict[str, floa
         run.append_line(LOG, {**original, "ok": True, "broken": "", "network": summary["original"]["name"]})
     elif "latency_ms" in found and "latency_ms" in summary["original"]["metrics"]:
         share = found["latency_ms"] / summary["original"]["metrics"]["latency_ms"]
-        found["latency_ms"] = share * lines[-1]["metrics"]["latency_ms"]
+        # a fine-tune has the original of the prune before it
+        found["latency_ms"] = share * lines[-2 if step.name == FINE_TUNE else -1]["metrics"]["latency_ms"]
     return found
 
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from nas.cli.pruning.settings import PruneSettings
+from nas.cli.pruning.settings import PRUNE_DEFAULTS, PruneSettings
 from nas.cli.quantizing.settings import QuantizeSettings
 from nas.errors import InvalidSetting
 
 BOUNDS = ("max_drop", "min_speedup")
 _LISTS = ("budget", "keep", "bits", "activation_bits")
 _STAGES = {
-    "recalibrate": "batch norms are recalibrated by every prune",
-    "finetune": "give prune finetune_epochs",
-    "fine-tune": "give prune finetune_epochs",
+    "recalibrate": "batch norms are recalibrated by every prune and every fine-tune",
     "verify": "every pass is verified",
 }
 
@@ -30,7 +28,30 @@ class ExportSettings:
     format: str = "onnx"
 
 
-SETTINGS: Mapping[str, type] = {"prune": PruneSettings, "quantize": QuantizeSettings, "export": ExportSettings}
+@dataclass(frozen=True)
+class FineTuneSettings:
+    """Options of the pass `fine-tune`: the run that pruned the network, and what `nas prune` has about training."""
+
+    network: str = ""
+    finetune_epochs: int = 10
+    batch_size: int = PRUNE_DEFAULTS.batch_size
+    optimizer: str = PRUNE_DEFAULTS.optimizer
+    lr: float | None = PRUNE_DEFAULTS.lr
+    weight_decay: float = PRUNE_DEFAULTS.weight_decay
+    smoothing: float = PRUNE_DEFAULTS.smoothing
+    clip_norm: float = PRUNE_DEFAULTS.clip_norm
+    cutout: int = PRUNE_DEFAULTS.cutout
+    mixup: float = PRUNE_DEFAULTS.mixup
+    train_precision: str = PRUNE_DEFAULTS.train_precision
+
+
+FINE_TUNE = "fine-tune"
+SETTINGS: Mapping[str, type] = {
+    "prune": PruneSettings,
+    FINE_TUNE: FineTuneSettings,
+    "quantize": QuantizeSettings,
+    "export": ExportSettings,
+}
 
 
 @dataclass(frozen=True)
@@ -77,6 +98,8 @@ def read_recipe(path: Path, network: str = "") -> Recipe:
     for step in steps[:-1]:
         if step.name == "quantize" and any(later.name != "export" for later in steps[steps.index(step) + 1 :]):
             raise InvalidSetting("quantize must be the last pass but for export: a network of integers is not cut any more")
+    steps = tuple(_trained_later(step, later) for step, later in zip(steps, (*steps[1:], None), strict=True))
+    _check_fine_tune(steps)
     weights = None if network and Path(network).is_dir() else shared.get("weights")
     return Recipe(wanted, weights, steps)
 
@@ -95,6 +118,24 @@ def _step(number: int, table: Mapping[str, Any], shared: Mapping[str, Any]) -> S
     options = {key: value for key, value in shared.items() if key in known} | given
     bounds = {key: float(table[key]) for key in BOUNDS if key in table}
     return Step(name, {key: _value(key, value) for key, value in options.items()}, bounds)
+
+
+def _trained_later(step: Step, later: Step | None) -> Step:
+    """A prune before a fine-tune does not train by itself. Raises InvalidSetting if it was told to."""
+    if step.name != "prune" or later is None or later.name != FINE_TUNE:
+        return step
+    if step.options.get("finetune_epochs"):
+        raise InvalidSetting(
+            f"the recipe trains twice: prune has finetune_epochs = {step.options['finetune_epochs']}, and a fine-tune follows; "
+            "drop one of the two"
+        )
+    return replace(step, options={**step.options, "finetune_epochs": 0})
+
+
+def _check_fine_tune(steps: Sequence[Step]) -> None:
+    for number, step in enumerate(steps):
+        if step.name == FINE_TUNE and (number == 0 or steps[number - 1].name != "prune"):
+            raise InvalidSetting(f"pass {number + 1} of the recipe is {FINE_TUNE}, which must directly follow a prune")
 
 
 def _names(kind: str) -> set[str]:

@@ -1,0 +1,41 @@
+"""The pass `fine-tune` of a recipe: a run of `nas prune` without training gets a twin that goes on with its cut and trains it.
+
+The twin has the network before the cut, so that it is the teacher, as it is in a prune that trains by itself.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from nas.cli.pruning.flow import prune_in
+from nas.cli.pruning.settings import PruneSettings
+from nas.cli.pruning.stages import CUTS, NETWORKS, STAGES
+from nas.cli.recipe import FineTuneSettings
+from nas.cli.settings import of_run
+from nas.rundir import RunDir
+
+
+def fine_tune_in(out: Path, settings: FineTuneSettings, resumed: Path | None, as_json: bool) -> None:
+    """Train the networks that the run settings.network of `nas prune` cut, in a run of its own, a new one or `resumed`.
+
+    Raises what `nas prune` does.
+    """
+    if resumed is None:
+        options = {name: value for name, value in asdict(settings).items() if name != "network"}
+        _begin(out, RunDir.read(Path(settings.network)), options)
+    prune_in(out, of_run(RunDir.read(out), PruneSettings), out, as_json)
+
+
+def _begin(folder: Path, before: RunDir, options: Mapping[str, Any]) -> None:
+    """Whatever is missing when this is killed is done again by the prune that goes on: it takes up what is recorded."""
+    config = {**before.config, "options": {**before.config["options"], **options}}
+    with RunDir.create("prune", config, folder) as run:
+        run.append_trial(before.trials()[0])  # the original; what was cut from it is trained first
+        shutil.copytree(before.path / NETWORKS, run.path / NETWORKS)
+        for log in (STAGES, CUTS):
+            for line in before.read_lines(log):
+                run.append_line(log, line)
