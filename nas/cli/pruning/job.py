@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,19 +11,17 @@ import torch
 from compress.prune.nni_pruners import require_nni
 from compress.prune.pipeline import Calibration, Recipe, needs_data
 from nas.budget import Budget, parse_all
-from nas.cli.job import LEARNING_RATES, SMALL_NETWORK, described, pick_device, precision, versions
+from nas.cli.existing import augmentation_of, configuration, data_for, read_data, training_of
+from nas.cli.job import LEARNING_RATES, SMALL_NETWORK, pick_device
 from nas.cli.profiling import bench_for
-from nas.cli.pruning.original import Named, Original, read_original, statistics_of
+from nas.cli.pruning.original import Original, read_original
 from nas.cli.pruning.settings import PruneSettings
-from nas.cli.settings import command_line
 from nas.cost.counting import count
-from nas.data.augment import Augmentation, default_augmentation
+from nas.data.augment import Augmentation
 from nas.data.dataset import Dataset, epoch_batches
-from nas.data.load import DataConfig, load
 from nas.errors import InvalidBudget, InvalidSetting
 from nas.evaluation.supernet import prepared
 from nas.latency.bench import Bench
-from nas.latency.machine import device_name
 from nas.runtimes.runtime import Setting
 from nas.training.loop import OPTIMIZERS, TrainConfig
 
@@ -77,17 +73,7 @@ class PruneJob:
     @property
     def training(self) -> TrainConfig:
         """Configuration of the fine-tuning. Needs data."""
-        s = self.settings
-        return TrainConfig(
-            max(1, self.epochs),
-            s.batch_size,
-            s.optimizer,
-            s.lr if s.lr is not None else FINETUNE_LR * LEARNING_RATES[s.optimizer],
-            s.weight_decay,
-            clip_norm=s.clip_norm,
-            precision=precision(s.train_precision, self.device, self.original.plan),
-            seed=s.seed,
-        )
+        return training_of(self, FINETUNE_LR * LEARNING_RATES[self.settings.optimizer])
 
     @property
     def epochs(self) -> int:
@@ -100,8 +86,7 @@ class PruneJob:
     @property
     def augmentation(self) -> Augmentation:
         """The data's own augmentation with what the user added. Needs data."""
-        assert self.data is not None
-        return replace(default_augmentation(self.data), cutout=self.settings.cutout, mixup=self.settings.mixup)
+        return augmentation_of(self)
 
 
 def make_prune_job(settings: PruneSettings) -> PruneJob:
@@ -119,10 +104,7 @@ def make_prune_job(settings: PruneSettings) -> PruneJob:
     # threads of small networks mostly wait for each other
     small = count(original.plan).values()["macs"] < SMALL_NETWORK
     torch.set_num_threads(settings.threads or (1 if small else torch.get_num_threads()))
-    if data is not None:
-        mean, std = statistics_of(original, data)
-        data = replace(data, train=data.train.to(device), val=data.val.to(device), mean=mean, std=std)
-    return PruneJob(settings, device, original, data, aims, bench)
+    return PruneJob(settings, device, original, data_for(original, data, device), aims, bench)
 
 
 def recipe_of(s: PruneSettings) -> Recipe:
@@ -151,33 +133,10 @@ def calibration_of(job: PruneJob) -> Calibration:
 
 def prune_configuration(job: PruneJob) -> dict[str, Any]:
     """The content of config.json."""
-    value = {
-        "command": "prune",
-        "argv": command_line(),
-        "options": job.settings.to_json(),
-        "seed": job.settings.seed,
-        "versions": versions(),
-        "device": {"type": job.device.type, "name": device_name(job.device), "threads": torch.get_num_threads()},
-        "target": asdict(job.bench.target),
-        "budgets": [{"text": b.text, "metric": b.metric, "limit": b.limit} for b in job.budgets if not b.relative],
-        "objectives": job.objectives,
-        "space": {"name": f"prune:{job.original.name}", "version": 1, "settings": dict(job.original.source)},
-        "data": described(job.data) if job.data is not None else {},
-    }
-    if job.data is not None:
-        value |= {"training": vars(job.training), "augmentation": vars(job.augmentation)}
-    return json.loads(json.dumps(value))
+    return configuration(job, "prune", job.objectives, job.training if job.data is not None else None)
 
 
 # -- parts
-
-
-def read_data(settings: Named) -> Dataset | None:
-    """The data set that a user names, None where none is named. Raises InvalidData."""
-    if settings.data is None:
-        return None
-    folder = Path(settings.data_dir) if settings.data_dir else None
-    return load(DataConfig(settings.data, folder, settings.resolution))
 
 
 def _check_needs(settings: PruneSettings) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,19 +13,17 @@ from compress.quantize.graph import Network, network_of
 from compress.quantize.ptq import PtqConfig
 from compress.quantize.scheme import kept_layers, read_precision
 from nas.budget import Budget, parse_all
-from nas.cli.job import SMALL_NETWORK, described, pick_device, precision, versions
+from nas.cli.existing import augmentation_of, configuration, data_for, read_data, training_of
+from nas.cli.job import SMALL_NETWORK, pick_device
 from nas.cli.profiling import bench_for
-from nas.cli.pruning.job import read_data
-from nas.cli.pruning.original import Original, read_original, statistics_of
+from nas.cli.pruning.original import Original, read_original
 from nas.cli.quantizing.settings import QuantizeSettings
-from nas.cli.settings import command_line
 from nas.cost.counting import count
-from nas.data.augment import Augmentation, default_augmentation
+from nas.data.augment import Augmentation
 from nas.data.dataset import Dataset, epoch_batches
 from nas.errors import InvalidBudget, InvalidSetting
 from nas.evaluation.supernet import prepared
 from nas.latency.bench import Bench
-from nas.latency.machine import device_name
 from nas.runtimes.runtime import Setting
 from nas.torch_seeding import generator
 from nas.training.loop import OPTIMIZERS, TrainConfig
@@ -77,23 +74,12 @@ class QuantizeJob:
     @property
     def training(self) -> TrainConfig:
         """Configuration of the quantization-aware training."""
-        s = self.settings
-        return TrainConfig(
-            max(1, self.epochs),
-            s.batch_size,
-            s.optimizer,
-            s.lr if s.lr is not None else QAT_LR[s.optimizer],
-            s.weight_decay,
-            clip_norm=s.clip_norm,
-            precision=precision(s.train_precision, self.device, self.original.plan),
-            seed=s.seed,
-        )
+        return training_of(self, QAT_LR[self.settings.optimizer])
 
     @property
     def augmentation(self) -> Augmentation:
         """The data's own augmentation with what the user added. Needs data."""
-        assert self.data is not None
-        return replace(default_augmentation(self.data), cutout=self.settings.cutout, mixup=self.settings.mixup)
+        return augmentation_of(self)
 
 
 def make_quantize_job(settings: QuantizeSettings) -> QuantizeJob:
@@ -106,9 +92,7 @@ def make_quantize_job(settings: QuantizeSettings) -> QuantizeJob:
     original = read_original(settings, data)
     if settings.threads or count(original.plan).values()["macs"] < SMALL_NETWORK:
         torch.set_num_threads(settings.threads or 1)
-    if data is not None:
-        mean, std = statistics_of(original, data)
-        data = replace(data, train=data.train.to(device), val=data.val.to(device), mean=mean, std=std)
+    data = data_for(original, data, device)
     network = network_of(original.module, original.shape)
     kept_layers(network, settings.keep)
     job = QuantizeJob(settings, device, original, network, data, bench)
@@ -132,22 +116,7 @@ def calibration_images(job: QuantizeJob) -> list[Tensor]:
 
 def quantize_configuration(job: QuantizeJob) -> dict[str, Any]:
     """The content of config.json."""
-    value = {
-        "command": "quantize",
-        "argv": command_line(),
-        "options": job.settings.to_json(),
-        "seed": job.settings.seed,
-        "versions": versions(),
-        "device": {"type": job.device.type, "name": device_name(job.device), "threads": torch.get_num_threads()},
-        "target": asdict(job.bench.target),
-        "budgets": [{"text": b.text, "metric": b.metric, "limit": b.limit} for b in job.budgets if not b.relative],
-        "objectives": ["size_bytes"],
-        "space": {"name": f"quantize:{job.original.name}", "version": 1, "settings": dict(job.original.source)},
-        "data": described(job.data) if job.data is not None else {},
-    }
-    if job.data is not None and job.epochs:
-        value |= {"training": vars(job.training), "augmentation": vars(job.augmentation)}
-    return json.loads(json.dumps(value))
+    return configuration(job, "quantize", ["size_bytes"], job.training if job.data is not None and job.epochs else None)
 
 
 def _check(s: QuantizeSettings) -> None:

@@ -1,0 +1,111 @@
+"""What `nas prune` and `nas quantize` share: jobs on a network that the user already has."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from nas.budget import Budget
+from nas.cli.job import described, precision, versions
+from nas.cli.pruning.original import Named, Original, statistics_of
+from nas.cli.settings import command_line
+from nas.data.augment import Augmentation, default_augmentation
+from nas.data.dataset import Dataset
+from nas.data.load import DataConfig, load
+from nas.latency.bench import Bench
+from nas.latency.machine import device_name
+from nas.training.loop import TrainConfig
+
+
+class ExistingJob(Protocol):
+    """A job on a network; `data` are normalized as it expects, None where none were given."""
+
+    @property
+    def settings(self) -> Named:
+        """What the user asked for."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is trained and judged."""
+
+    @property
+    def original(self) -> Original:
+        """The network."""
+
+    @property
+    def data(self) -> Dataset | None:
+        """Images, if there are."""
+
+    @property
+    def bench(self) -> Bench:
+        """What times files."""
+
+    @property
+    def budgets(self) -> tuple[Budget, ...]:
+        """What the delivered network keeps."""
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of training, 0 for none."""
+
+
+def read_data(settings: Named) -> Dataset | None:
+    """The data set that a user names, None where none is named. Raises InvalidData."""
+    if settings.data is None:
+        return None
+    folder = Path(settings.data_dir) if settings.data_dir else None
+    return load(DataConfig(settings.data, folder, settings.resolution))
+
+
+def data_for(original: Original, data: Dataset | None, device: torch.device) -> Dataset | None:
+    """The data on a device, normalized as the network expects."""
+    if data is None:
+        return None
+    mean, std = statistics_of(original, data)
+    return replace(data, train=data.train.to(device), val=data.val.to(device), mean=mean, std=std)
+
+
+def training_of(job: ExistingJob, lr: float) -> TrainConfig:
+    """Configuration of the training; `lr` holds where the user named none."""
+    s = job.settings
+    return TrainConfig(
+        max(1, job.epochs),
+        s.batch_size,
+        s.optimizer,
+        s.lr if s.lr is not None else lr,
+        s.weight_decay,
+        clip_norm=s.clip_norm,
+        precision=precision(s.train_precision, job.device, job.original.plan),
+        seed=s.seed,
+    )
+
+
+def augmentation_of(job: ExistingJob) -> Augmentation:
+    """The data's own augmentation with what the user added. Needs data."""
+    assert job.data is not None
+    return replace(default_augmentation(job.data), cutout=job.settings.cutout, mixup=job.settings.mixup)
+
+
+def configuration(job: ExistingJob, command: str, objectives: Sequence[str], training: TrainConfig | None) -> dict[str, Any]:
+    """The content of config.json; `training` is None where nothing is trained."""
+    value = {
+        "command": command,
+        "argv": command_line(),
+        "options": job.settings.to_json(),
+        "seed": job.settings.seed,
+        "versions": versions(),
+        "device": {"type": job.device.type, "name": device_name(job.device), "threads": torch.get_num_threads()},
+        "target": asdict(job.bench.target),
+        "budgets": [{"text": b.text, "metric": b.metric, "limit": b.limit} for b in job.budgets if not b.relative],
+        "objectives": list(objectives),
+        "space": {"name": f"{command}:{job.original.name}", "version": 1, "settings": dict(job.original.source)},
+        "data": described(job.data) if job.data is not None else {},
+    }
+    if training is not None:
+        value |= {"training": vars(training), "augmentation": vars(augmentation_of(job))}
+    return json.loads(json.dumps(value))
