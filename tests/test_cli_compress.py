@@ -71,6 +71,30 @@ def test_a_fine_tune_goes_on_with_the_cut_and_its_teacher():
     ours, theirs, cut = (reload(Path(p)).state_dict() for p in ("run/best", "whole/best", "run/passes/1-prune/best"))
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[n], theirs[n]) for n in ours)
     assert any(not torch.equal(ours[n], cut[n]) for n in ours)
+    front = json.loads(result.stdout)["front"]
+    assert [row["metrics"]["macs"] for row in front] == [passes[0]["metrics"]["macs"], passes[2]["metrics"]["macs"]]
+    # what is extracted is the trained one, whose key the cut has too
+    extracted = nas("extract", "run", front[1]["key"], "--out", "taken")
+    assert extracted.exit_code == 0, extracted.stderr
+    taken = reload(Path("taken")).state_dict()
+    assert all(torch.equal(ours[n], taken[n]) for n in ours)
+
+
+def test_a_fine_tune_that_is_stopped_goes_on_with_the_same_cut(monkeypatch):
+    path = recipe(PRUNE, TUNE)
+    with monkeypatch.context() as patched:
+        patched.setattr("nas.cli.continuing.shutil.copytree", interrupted)
+        assert nas("compress", "--recipe", path, "--out", "run").exit_code == 130
+    assert [p.name for p in Path("run/passes").iterdir()] == ["1-prune"]
+    with monkeypatch.context() as patched:
+        patched.setattr("nas.cli.pruning.finetuning.fit", interrupted)
+        assert nas("compress", "--resume", "--out", "run").exit_code == 130
+    second = nas("compress", "--resume", "--out", "run")
+    assert second.exit_code == 0, second.stderr
+    cuts = [RunDir.read(Path(f"run/passes/{name}")).read_lines("cuts.jsonl") for name in ("1-prune", "2-fine-tune")]
+    assert cuts[0] == cuts[1]
+    config = RunDir.read(Path("run/passes/2-fine-tune")).config
+    assert config["training"]["epochs"] == 1 and config["training"]["lr"] == 0.0001
 
 
 def test_a_broken_bound_stops_the_chain_and_keeps_what_was_made():
@@ -122,7 +146,9 @@ def test_options_of_all_passes_and_of_one():
         ("[[pass]]\n", "pass 1 of the recipe is 'None'; choose one of prune, fine-tune, quantize, export"),
         ('[[pass]]\nname = "recalibrate"\n', "is no pass of its own: batch norms are recalibrated by every prune"),
         (TUNE, "pass 1 of the recipe is fine-tune, which must directly follow a prune"),
-        (PRUNE + QUANTIZE + TUNE, "quantize must be the last pass"),
+        (PRUNE + QUANTIZE + TUNE, 'to train a quantized network, give quantize method = "qat"'),
+        ('[[pass]]\nname = "finetune"\n', "is no pass of its own: write fine-tune, behind a prune"),
+        (PRUNE + TUNE.replace("epochs = 1", "epochs = 0"), "finetune_epochs is 0, and the recipe has a fine-tune"),
         (PRUNE.replace("epochs = 0", "epochs = 2") + TUNE, "the recipe trains twice: prune has finetune_epochs = 2"),
         (PRUNE + TUNE + '[[pass]]\nname = "prun"\n', "choose one of prune, fine-tune, quantize, export"),
         ('[[pass]]\nname = "prune"\nbudgte = "50%"\n', "unknown key 'budgte'"),
@@ -133,6 +159,15 @@ def test_options_of_all_passes_and_of_one():
 def test_what_may_be_wrong_in_a_recipe(text, expected):
     with pytest.raises(InvalidSetting, match=expected.replace("(", r"\(")):
         read_recipe(recipe(text))
+
+
+def test_a_fine_tune_of_a_recipe_and_what_all_passes_share():
+    shared = TOP + "finetune_epochs = 3\nlr = 0.5\n"
+    prune, tune = read_recipe(recipe(PRUNE.replace("finetune_epochs = 0\n", ""), TUNE, top=shared)).steps
+    assert prune.settings("a", None).finetune_epochs == 0 and prune.settings("a", None).lr == 0.5
+    assert tune.settings("a", None).finetune_epochs == 1 and tune.settings("a", None).lr == 0.0001
+    with pytest.raises(InvalidSetting, match='there are no images; add data = "..."'):
+        read_recipe(recipe(PRUNE, TUNE, top=TOP.replace('data = "digits"\n', "")))
 
 
 def test_unknown_shared_keys_and_a_missing_network():

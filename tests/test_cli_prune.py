@@ -14,7 +14,7 @@ from compress.export import load_onnx
 from nas.cli.main import app
 from nas.cli.pruning import finetuning
 from nas.cli.pruning.flow import announce
-from nas.cli.sources import reload
+from nas.cli.sources import module_of, reload
 from nas.rundir import RunDir
 
 COMMON = ("python:tiny_net:tiny", "--budget", "50%", *QUICK)
@@ -85,6 +85,24 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(folder, monkeypatch):
     assert trials("parts") == trials("whole")
     ours, theirs = (reload(Path(run) / "best").state_dict() for run in ("parts", "whole"))
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[n], theirs[n]) for n in ours)
+
+
+def test_fine_tuning_follows_the_features_of_the_blocks_that_are_left(folder, monkeypatch):
+    torch.manual_seed(0)
+    torch.save(module_of("python:tiny_net:residual").state_dict(), "weights.pt")
+    matched, seen = finetuning.matched, []
+
+    def watched(plain, student, teacher, places, weight):
+        seen.append((places, weight))
+        return matched(plain, student, teacher, places, weight)
+
+    monkeypatch.setattr(finetuning, "matched", watched)
+    network = ("python:tiny_net:residual", "--weights", "weights.pt", *QUICK)
+    done(*network, "--budget", "50%", "--allocation", "uniform", "--out", "run")
+    (place,), weight = seen[0]
+    assert place.part == "3" and 0 < len(place.kept) < 16 and weight == finetuning.FEATURES
+    done(*network, "--method", "grow", "--grow-epochs", "1", "--budget", "50%", "--out", "grown")
+    assert seen[1][0] == ()
 
 
 def test_a_sweep_is_a_front(folder):

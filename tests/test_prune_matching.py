@@ -45,7 +45,28 @@ def preactivated() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 8, 3), Block(), Block(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
 
 
-@pytest.mark.parametrize("build", [resnet18, lambda: CifarResNet(14), preactivated], ids=["resnet18", "cifar", "preactivated"])
+def depthwise() -> nn.Module:
+    """A stem, blocks that begin with a convolution of each channel by itself, and a classifier."""
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.each, self.conv1, self.conv2 = (
+                nn.Conv2d(8, 8, 3, padding=1, groups=8),
+                nn.Conv2d(8, 12, 1),
+                nn.Conv2d(12, 8, 1),
+            )
+
+        def forward(self, x):
+            return x + self.conv2(self.conv1(self.each(x)).relu())
+
+    return nn.Sequential(nn.Conv2d(3, 8, 3), Block(), Block(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+
+
+BUILT = {"resnet18": resnet18, "cifar": lambda: CifarResNet(14), "preactivated": preactivated, "depthwise": depthwise}
+
+
+@pytest.mark.parametrize("build", BUILT.values(), ids=BUILT)
 def test_features_are_those_of_the_original_whose_other_channels_nothing_reads(build):
     torch.manual_seed(0)
     original = randomize_norms(build()).eval()

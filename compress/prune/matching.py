@@ -19,10 +19,13 @@ from nas.training.features import Place, channels_dim, kept_of, noting
 def places(original: nn.Module, student: nn.Module, example: Tensor, history: History) -> tuple[Place, ...]:
     """The residual blocks that `student` still has, and which channels each writes; none for a network without such blocks.
 
-    `student` is `original` after `history`; `example` (N, C, H, W) is run through both. Raises InvalidSetting.
+    `student` is `original` after `history`; `example` (N, C, H, W) is run through both. All are on the CPU, where groups are
+    proven. Raises InvalidSetting.
     """
-    removed = gone(analyse(without(original, history.blocks), example), history.cuts)
     blocks = [name for name in residual_blocks(original, example) if name not in history.blocks]
+    if not blocks:
+        return ()
+    removed = gone(analyse(without(original, history.blocks), example), history.cuts)
     with noting(original, blocks) as theirs, noting(student, blocks) as mine:
         with evaluation_mode(original), evaluation_mode(student):
             original(example)
@@ -37,6 +40,7 @@ def _kept(network: nn.Module, block: str, removed: Mapping[tuple[str, str], list
     first = next((row for row in layers if any(True for _ in row[1].parameters(recurse=False))), None)
     if first is None:
         return None
-    reads = isinstance(first[1], nn.Linear | nn.modules.conv._ConvNd)  # a norm writes what it reads
-    lost = set(removed.get((first[0], IN if reads else OUT), ()))
+    # a norm writes what it reads, and so do convolutions of several groups (compress.prune.dependencies)
+    mixes = isinstance(first[1], nn.Linear | nn.modules.conv._ConvNd) and getattr(first[1], "groups", 1) == 1
+    lost = set(removed.get((first[0], IN if mixes else OUT), ()))
     return tuple(i for i in range(width) if i not in lost) if lost else None

@@ -46,23 +46,30 @@ def pruned(
     With several steps, what is left is ranked anew after each; limits fall geometrically. Raises InvalidBudget, InvalidSetting,
     InfeasibleBudget.
     """
-    so_far = approached(subject, budgets, recipe, calibration, report)
+    so_far = approached(shortened(subject, budgets, recipe, calibration, report), budgets, recipe, calibration, report)
     if not to_do(so_far.subject, budgets):
         return so_far
     ranking = ranked(so_far.subject, recipe, calibration, report)
     return further(so_far, ranking, allocated(so_far.subject, ranking, budgets, recipe), calibration)
 
 
-def approached(
+def shortened(
     subject: Subject, budgets: Sequence[Budget], recipe: Recipe, calibration: Calibration, report: Report = silent
 ) -> Pruned:
-    """What comes before the last step: blocks are removed where the recipe says so, and all steps but one are cut."""
+    """`subject` as the start of a pass: without some residual blocks where the recipe says so, and nothing else cut."""
     blocks: tuple[str, ...] = ()
     if recipe.depth:
         subject, blocks = without_some(subject, budgets, recipe, calibration, report)
-    found = Pruned(subject, History(blocks), {group.name: group.width for group in subject.groups})
+    return Pruned(subject, History(blocks), {group.name: group.width for group in subject.groups})
+
+
+def approached(
+    start: Pruned, budgets: Sequence[Budget], recipe: Recipe, calibration: Calibration, report: Report = silent
+) -> Pruned:
+    """What comes before the last step: all steps but one are cut."""
+    found = start
     for step in range(1, recipe.steps):
-        limits = [_at_step(budget, subject.cost, step, recipe.steps) for budget in budgets]
+        limits = [_at_step(budget, start.subject.cost, step, recipe.steps) for budget in budgets]
         if to_do(found.subject, limits):
             ranking = ranked(found.subject, recipe, calibration, report)
             found = further(found, ranking, allocated(found.subject, ranking, limits, recipe), calibration)

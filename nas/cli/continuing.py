@@ -6,12 +6,15 @@ The twin has the network before the cut, so that it is the teacher, as it is in 
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from nas import files
 from nas.cli.pruning.flow import prune_in
+from nas.cli.pruning.job import make_prune_job, prune_configuration
 from nas.cli.pruning.settings import PruneSettings
 from nas.cli.pruning.stages import CUTS, NETWORKS, STAGES
 from nas.cli.recipe import FineTuneSettings
@@ -31,11 +34,15 @@ def fine_tune_in(out: Path, settings: FineTuneSettings, resumed: Path | None, as
 
 
 def _begin(folder: Path, before: RunDir, options: Mapping[str, Any]) -> None:
-    """Whatever is missing when this is killed is done again by the prune that goes on: it takes up what is recorded."""
-    config = {**before.config, "options": {**before.config["options"], **options}}
-    with RunDir.create("prune", config, folder) as run:
-        run.append_trial(before.trials()[0])  # the original; what was cut from it is trained first
-        shutil.copytree(before.path / NETWORKS, run.path / NETWORKS)
-        for log in (STAGES, CUTS):
-            for line in before.read_lines(log):
-                run.append_line(log, line)
+    """Make the twin, at once or not at all: with half of the records the network would be cut anew, and another way."""
+    job = make_prune_job(replace(of_run(before, PruneSettings), **options))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".", ignore_cleanup_errors=True) as aside:
+        with RunDir.create("prune", prune_configuration(job), Path(aside) / folder.name) as run:
+            run.append_trial(before.trials()[0])  # the original; what was cut from it is trained first
+            shutil.copytree(before.path / NETWORKS, run.path / NETWORKS)
+            for log in (STAGES, CUTS):
+                for line in before.read_lines(log):
+                    run.append_line(log, line)
+        run.path.rename(folder)
+    files.sync_folder(folder.parent)

@@ -161,7 +161,8 @@ def _evaluated(run: RunDir, text: str) -> tuple[RunDir, Json]:
     """
     compressed = run.config["command"] == COMPRESS
     runs = [RunDir.read(folder) for folder in pass_runs(run.path)] if compressed else [run]
-    found = {record["key"]: (made, record) for made in reversed(runs) for record in reversed(made.trials())}
+    # a fine-tune has the keys of the prune before it: what came last is what was handed on
+    found = {record["key"]: (made, record) for made in runs for record in reversed(made.trials())}
     if not any(record["state"] == "complete" for _, record in found.values()):
         raise InvalidSetting(
             f"{str(run.path)!r} has no network to extract: none of its {len(found)} trials was evaluated; let the run go on"

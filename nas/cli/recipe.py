@@ -16,6 +16,7 @@ BOUNDS = ("max_drop", "min_speedup")
 _LISTS = ("budget", "keep", "bits", "activation_bits")
 _STAGES = {
     "recalibrate": "batch norms are recalibrated by every prune and every fine-tune",
+    "finetune": "write fine-tune, behind a prune",
     "verify": "every pass is verified",
 }
 
@@ -33,7 +34,7 @@ class FineTuneSettings:
     """Options of the pass `fine-tune`: the run that pruned the network, and what `nas prune` has about training."""
 
     network: str = ""
-    finetune_epochs: int = 10
+    finetune_epochs: int | None = PRUNE_DEFAULTS.finetune_epochs
     batch_size: int = PRUNE_DEFAULTS.batch_size
     optimizer: str = PRUNE_DEFAULTS.optimizer
     lr: float | None = PRUNE_DEFAULTS.lr
@@ -95,11 +96,9 @@ def read_recipe(path: Path, network: str = "") -> Recipe:
     if not wanted:
         raise InvalidSetting(f'recipe {str(path)!r} names no network; add network = "resnet50", or give one to the command')
     steps = tuple(_step(number, table, shared) for number, table in enumerate(passes, 1))
-    for step in steps[:-1]:
-        if step.name == "quantize" and any(later.name != "export" for later in steps[steps.index(step) + 1 :]):
-            raise InvalidSetting("quantize must be the last pass but for export: a network of integers is not cut any more")
-    steps = tuple(_trained_later(step, later) for step, later in zip(steps, (*steps[1:], None), strict=True))
-    _check_fine_tune(steps)
+    _check_order(steps)
+    later = (*steps[1:], None)
+    steps = tuple(map(_trained_later, steps, passes, later))
     weights = None if network and Path(network).is_dir() else shared.get("weights")
     return Recipe(wanted, weights, steps)
 
@@ -120,22 +119,32 @@ def _step(number: int, table: Mapping[str, Any], shared: Mapping[str, Any]) -> S
     return Step(name, {key: _value(key, value) for key, value in options.items()}, bounds)
 
 
-def _trained_later(step: Step, later: Step | None) -> Step:
-    """A prune before a fine-tune does not train by itself. Raises InvalidSetting if it was told to."""
-    if step.name != "prune" or later is None or later.name != FINE_TUNE:
+def _check_order(steps: Sequence[Step]) -> None:
+    """Raise InvalidSetting for passes that cannot follow each other."""
+    for number, (before, step) in enumerate(zip((None, *steps), steps, strict=False), 1):
+        if step.name == FINE_TUNE and (before is None or before.name != "prune"):
+            raise InvalidSetting(
+                f"pass {number} of the recipe is {FINE_TUNE}, which must directly follow a prune; to train "
+                'a quantized network, give quantize method = "qat"'
+            )
+        if step.name == FINE_TUNE and before is not None and not before.options.get("data"):
+            raise InvalidSetting(f'pass {number} of the recipe is {FINE_TUNE}, and there are no images; add data = "..."')
+        if before is not None and before.name == "quantize" and step.name != "export":
+            raise InvalidSetting("quantize must be the last pass but for export: a network of integers is not cut any more")
+
+
+def _trained_later(step: Step, table: Mapping[str, Any], later: Step | None) -> Step:
+    """A prune before a fine-tune does not train by itself. Raises InvalidSetting if its own table says that it does."""
+    if later is None or later.name != FINE_TUNE:
         return step
-    if step.options.get("finetune_epochs"):
+    if table.get("finetune_epochs"):
         raise InvalidSetting(
-            f"the recipe trains twice: prune has finetune_epochs = {step.options['finetune_epochs']}, and a fine-tune follows; "
+            f"the recipe trains twice: prune has finetune_epochs = {table['finetune_epochs']}, and a fine-tune follows; "
             "drop one of the two"
         )
+    if later.options.get("finetune_epochs") == 0:
+        raise InvalidSetting("finetune_epochs is 0, and the recipe has a fine-tune; drop one of the two")
     return replace(step, options={**step.options, "finetune_epochs": 0})
-
-
-def _check_fine_tune(steps: Sequence[Step]) -> None:
-    for number, step in enumerate(steps):
-        if step.name == FINE_TUNE and (number == 0 or steps[number - 1].name != "prune"):
-            raise InvalidSetting(f"pass {number + 1} of the recipe is {FINE_TUNE}, which must directly follow a prune")
 
 
 def _names(kind: str) -> set[str]:

@@ -54,13 +54,15 @@ def finished_passes(run: RunDir) -> list[RunDir]:
 
 
 def networks_so_far(run: RunDir) -> list[Json]:
-    """The original and what each pass has handed over, as rows of a summary, by the metrics that passes.jsonl has."""
+    """The original and what the passes have handed over, as rows of a summary, by the metrics that passes.jsonl has."""
     metrics, done = {f"{row['number']}-{row['name']}": row["metrics"] for row in run.read_lines(LOG)}, finished_passes(run)
     if not done:
         return []
     first = done[0].trials()[0]
     original = {"key": first["key"], "architecture": first["architecture"], "metrics": metrics["0-original"]}
-    return [original, *({**_summary(one)["best"], "metrics": metrics[one.path.name]} for one in done)]
+    rows = [original, *({**_summary(one)["best"], "metrics": metrics[one.path.name]} for one in done)]
+    # a fine-tune hands over the architecture of the prune before it: one row, as it was last
+    return list({row["key"]: row for row in rows}.values())
 
 
 def _summary(run: RunDir) -> Json:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from compress.prune.clock import LATENCY, proportional
-from compress.prune.passes import approached
+from compress.prune.passes import approached, shortened
 from compress.prune.pipeline import (
     Calibration,
     Pruned,
@@ -85,15 +85,17 @@ def cut_to(workshop: Workshop, aim: Aim) -> tuple[Pruned, SideBySide]:
     timed = on_time(aim.budgets)
     others = absolute_budgets(workshop, tuple(b for b in aim.budgets if b is not timed))
     if timed is None:
-        found = _cut(workshop, workshop.subject, others)
+        found = _cut(workshop, _start(workshop, workshop.subject, others), others)
         return found, workshop.clock.side_by_side(found.module)
     subject = workshop.timed_subject
     whole = subject.cost.metrics[LATENCY].value
     share = timed.limit if timed.relative else _share(workshop, timed)
+    planned_for = replace(timed, limit=share * HEADROOM * whole, relative=False)
+    start = _start(workshop, subject, (*others, planned_for))
     correction, tries = 1.0, []
     for attempt in range(1, ATTEMPTS + 1):
-        budget = replace(timed, limit=share * HEADROOM * whole / correction, relative=False)
-        found = _cut(workshop, subject, (*others, budget))
+        budget = replace(planned_for, limit=planned_for.limit / correction)
+        found = _cut(workshop, start, (*others, budget))
         times = workshop.clock.side_by_side(found.module)
         tries.append((found, times))
         log(f"cut {attempt}: {times.ratio:.1%} of the original's time, {times.cut.value:.3g} ms; the budget is {share:.1%}")
@@ -151,11 +153,17 @@ def _share(workshop: Workshop, budget: Budget) -> float:
     return budget.limit / taken
 
 
-def _cut(workshop: Workshop, subject: Subject, budgets: tuple[Budget, ...]) -> Pruned:
+def _start(workshop: Workshop, subject: Subject, budgets: tuple[Budget, ...]) -> Pruned:
+    """Where all cuts of an aim begin: how many blocks go is found once, for that takes longest."""
+    with reporting() as report:
+        return shortened(subject, budgets, workshop.job.recipe, workshop.calibration, report)
+
+
+def _cut(workshop: Workshop, start: Pruned, budgets: tuple[Budget, ...]) -> Pruned:
     job = workshop.job
     one_shot = job.recipe.steps == 1 and not job.recipe.depth
     with reporting() as report:
-        so_far = approached(subject, budgets, job.recipe, workshop.calibration, report)
+        so_far = approached(start, budgets, job.recipe, workshop.calibration, report)
         if not check(budgets, so_far.subject.cost):
             return so_far
         ranking = workshop.ranking if one_shot else ranked(so_far.subject, job.recipe, workshop.calibration, report)

@@ -16,6 +16,7 @@ from compress.prune.pipeline import Pruned, example_of, further
 from compress.prune.sparse_training import Ramp, activated, finish, masked
 from compress.prune.unstructured import compressed_bytes
 from nas.budget import Metric
+from nas.cli.job import LEARNING_RATES
 from nas.cli.progress import log
 from nas.cli.pruning.clock import SideBySide
 from nas.cli.pruning.cutting import Workshop, absolute_budgets, cut_to
@@ -41,6 +42,10 @@ class Made:
 class Method(Protocol):
     """How a network is made for an aim, and trained."""
 
+    @property
+    def follows_features(self) -> bool:
+        """Whether the fine-tuning draws features to the original's."""
+
     def check(self, job: PruneJob) -> None:
         """Raise InvalidSetting or InvalidBudget for settings that do not go together."""
 
@@ -59,6 +64,8 @@ class Method(Protocol):
 
 class Cut:
     """Channels, and with --depth blocks, are cut from the trained network."""
+
+    follows_features = True
 
     def check(self, job: PruneJob) -> None:
         """Nothing of sparsity belongs here."""
@@ -85,6 +92,8 @@ class Cut:
 class Grow(Cut):
     """A small seed of the network grows under the budget (structured continuous sparsification); then it is fine-tuned."""
 
+    follows_features = False  # it was trained by itself for long
+
     def check(self, job: PruneJob) -> None:
         """Growing is a training, and knows one kind of cost."""
         super().check(job)
@@ -99,7 +108,8 @@ class Grow(Cut):
         job, subject = workshop.job, workshop.subject
         assert job.data is not None
         budgets = absolute_budgets(workshop, aim.budgets)
-        config = replace(job.training, epochs=job.settings.grow_epochs)
+        lr = job.settings.lr if job.settings.lr is not None else GROW_LR * LEARNING_RATES[job.settings.optimizer]
+        config = replace(job.training, epochs=job.settings.grow_epochs, lr=lr)
         growth = Growth(config.epochs * steps_per_epoch(job.data, config))
         network = Growing(subject, residual_blocks(subject.module, subject.example), growth).to(job.device)
         share = budgets[0].limit / subject.cost.metrics["macs"].value
@@ -116,6 +126,8 @@ class Grow(Cut):
 
 class Sparse(Cut):
     """Single weights are zero, by magnitude: anywhere, or N of each M; a longer training with a cubic ramp."""
+
+    follows_features = False  # --activation computes other ones
 
     def check(self, job: PruneJob) -> None:
         """A sparsity is what is aimed at."""
@@ -152,6 +164,8 @@ class Sparse(Cut):
         finish(student, ramp_of(job))
 
 
+# of the rate of a training from scratch: a seed of the network starts from trained weights
+GROW_LR = 0.2
 METHODS: dict[str, Method] = {"cut": Cut(), "grow": Grow(), "sparse": Sparse()}
 # of the steps of a training: then the masks stay where they are
 RAMP = 0.6
