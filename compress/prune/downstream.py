@@ -17,7 +17,7 @@ from compress.prune.groups import Group
 from compress.prune.magnitude import l2
 from compress.prune.slices import readers, silenced
 from nas.cost.evaluation_mode import evaluation_mode
-from nas.training.features import noting
+from nas.training.features import noting, relative
 
 CHUNKS = 16
 # features that `optin` compares, spread over what is run after the unit
@@ -52,7 +52,7 @@ def optin(module: nn.Module, group: Group, evidence: Evidence) -> Tensor:
         whole = _features(module, layers, {}, images)
         for number, units in enumerate(chunks):
             moved = _features(module, layers, silenced(module, [(group, units)]), images)
-            moves[number] += sum(_distance(moved[name], whole[name]) for name in layers) / len(layers)
+            moves[number] += sum(float(relative(moved[name], whole[name])) for name in layers) / len(layers)
     return _shared(chunks, moves, magnitudes)
 
 
@@ -87,8 +87,3 @@ def _features(module: nn.Module, layers: Sequence[str], parameters: Mapping[str,
     with noting(module, layers) as seen, evaluation_mode(module):
         torch.func.functional_call(module, dict(parameters), (images,))
     return seen
-
-
-def _distance(moved: Tensor, whole: Tensor) -> float:
-    norm = whole.square().sum().clamp(min=torch.finfo(whole.dtype).tiny)
-    return float((moved - whole).square().sum() / norm)

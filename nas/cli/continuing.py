@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from nas import files
-from nas.cli.pruning.flow import prune_in
-from nas.cli.pruning.job import make_prune_job, prune_configuration
+from nas.cli.pruning.flow import prune_job_in
+from nas.cli.pruning.job import PruneJob, make_prune_job, prune_configuration
 from nas.cli.pruning.settings import PruneSettings
 from nas.cli.pruning.stages import CUTS, NETWORKS, STAGES
 from nas.cli.recipe import FineTuneSettings
@@ -27,15 +25,17 @@ def fine_tune_in(out: Path, settings: FineTuneSettings, resumed: Path | None, as
 
     Raises what `nas prune` does.
     """
+    before = RunDir.read(Path(settings.network))
+    options = {name: value for name, value in asdict(settings).items() if name != "network"}
+    wanted = of_run(RunDir.read(out), PruneSettings) if resumed else replace(of_run(before, PruneSettings), **options)
+    job = make_prune_job(wanted)
     if resumed is None:
-        options = {name: value for name, value in asdict(settings).items() if name != "network"}
-        _begin(out, RunDir.read(Path(settings.network)), options)
-    prune_in(out, of_run(RunDir.read(out), PruneSettings), out, as_json)
+        _begin(out, before, job)
+    prune_job_in(out, job, out, as_json)
 
 
-def _begin(folder: Path, before: RunDir, options: Mapping[str, Any]) -> None:
+def _begin(folder: Path, before: RunDir, job: PruneJob) -> None:
     """Make the twin, at once or not at all: with half of the records the network would be cut anew, and another way."""
-    job = make_prune_job(replace(of_run(before, PruneSettings), **options))
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".", ignore_cleanup_errors=True) as aside:
         with RunDir.create("prune", prune_configuration(job), Path(aside) / folder.name) as run:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
 from nas.budget import Budget
-from nas.cli.job import described, precision, versions
+from nas.cli.job import circumstances, described, precision
 from nas.cli.pruning.original import Named, Original, statistics_of
-from nas.cli.settings import command_line
 from nas.data.augment import Augmentation, default_augmentation
 from nas.data.dataset import Dataset
 from nas.data.load import DataConfig, load
 from nas.latency.bench import Bench
-from nas.latency.machine import device_name
 from nas.training.loop import TrainConfig
 
 
@@ -94,13 +92,7 @@ def augmentation_of(job: ExistingJob) -> Augmentation:
 def configuration(job: ExistingJob, command: str, objectives: Sequence[str], training: TrainConfig | None) -> dict[str, Any]:
     """The content of config.json; `training` is None where nothing is trained."""
     value = {
-        "command": command,
-        "argv": command_line(),
-        "options": job.settings.to_json(),
-        "seed": job.settings.seed,
-        "versions": versions(),
-        "device": {"type": job.device.type, "name": device_name(job.device), "threads": torch.get_num_threads()},
-        "target": asdict(job.bench.target),
+        **circumstances(command, job.settings.to_json(), job.device, job.bench),
         "budgets": [{"text": b.text, "metric": b.metric, "limit": b.limit} for b in job.budgets if not b.relative],
         "objectives": list(objectives),
         "space": {"name": f"{command}:{job.original.name}", "version": 1, "settings": dict(job.original.source)},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,8 +14,9 @@ from compress.export import TIE, Agreement, agreement, load_format, write_format
 from compress.more_formats import EXPORTS
 from compress.verify import INTEGER_TOLERANCE, TOLERANCE
 from nas.cli.checking import comparison_images
+from nas.cli.existing import data_for
 from nas.cli.progress import log
-from nas.cli.pruning.original import Original, read_original, statistics_of
+from nas.cli.pruning.original import Original, read_original
 from nas.cli.pruning.settings import PruneSettings
 from nas.cli.quantized import is_quantized, read_quantized
 from nas.cli.running import data_of
@@ -98,9 +99,7 @@ def _data(wanted: Wanted) -> Dataset | None:
 
 
 def _images(original: Original, data: Dataset | None) -> Tensor:
-    if data is not None:
-        mean, std = statistics_of(original, data)
-        data = replace(data, mean=mean, std=std)
+    data = data_for(original, data, torch.device("cpu"))
     return comparison_images(data, IMAGES, original.shape)
 
 

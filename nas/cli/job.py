@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -141,13 +142,7 @@ def configuration(job: Job, command: str) -> dict[str, Any]:
     """The content of config.json."""
     space = job.space
     value = {
-        "command": command,
-        "argv": command_line(),
-        "options": job.settings.to_json(),
-        "seed": job.settings.seed,
-        "versions": versions(),
-        "device": {"type": job.device.type, "name": device_name(job.device), "threads": torch.get_num_threads()},
-        "target": asdict(job.bench.target),
+        **circumstances(command, job.settings.to_json(), job.device, job.bench),
         "budgets": [{"text": b.text, "metric": b.metric, "limit": b.limit} for b in job.budgets],
         "objectives": list(job.problem.objectives),
         "space": {"name": space.name, "version": space.version, "settings": space.settings},
@@ -156,6 +151,19 @@ def configuration(job: Job, command: str) -> dict[str, Any]:
         "data": described(job.data),
     }
     return json.loads(json.dumps(value))
+
+
+def circumstances(command: str, options: Mapping[str, object], device: torch.device, bench: Bench) -> dict[str, Any]:
+    """What config.json says first: what was asked for, with which versions, and where."""
+    return {
+        "command": command,
+        "argv": command_line(),
+        "options": options,
+        "seed": options["seed"],
+        "versions": versions(),
+        "device": {"type": device.type, "name": device_name(device), "threads": torch.get_num_threads()},
+        "target": asdict(bench.target),
+    }
 
 
 def described(data: Dataset) -> dict[str, Any]:

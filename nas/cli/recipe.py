@@ -121,7 +121,7 @@ def _step(number: int, table: Mapping[str, Any], shared: Mapping[str, Any]) -> S
 
 def _check_order(steps: Sequence[Step]) -> None:
     """Raise InvalidSetting for passes that cannot follow each other."""
-    for number, (before, step) in enumerate(zip((None, *steps), steps, strict=False), 1):
+    for number, (before, step) in enumerate(zip((None, *steps[:-1]), steps, strict=True), 1):
         if step.name == FINE_TUNE and (before is None or before.name != "prune"):
             raise InvalidSetting(
                 f"pass {number} of the recipe is {FINE_TUNE}, which must directly follow a prune; to train "

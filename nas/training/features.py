@@ -65,9 +65,13 @@ def distance(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor], places: S
     ratios = []
     for place in places:
         given, wanted = mine[place.part].float(), kept_of(theirs[place.part], place).float().detach()
-        norm = wanted.square().sum().clamp(min=torch.finfo(torch.float32).tiny)
-        ratios.append((given - wanted).square().sum() / norm)
+        ratios.append(relative(given, wanted))
     return torch.stack(ratios).mean()
+
+
+def relative(given: Tensor, wanted: Tensor) -> Tensor:
+    """Squared distance of two tensors of one shape by the squared norm of the second."""
+    return (given - wanted).square().sum() / wanted.square().sum().clamp(min=torch.finfo(wanted.dtype).tiny)
 
 
 def kept_of(output: Tensor, place: Place) -> Tensor:

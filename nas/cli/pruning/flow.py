@@ -35,10 +35,14 @@ def run_prune(ctx: typer.Context) -> None:
 
 def prune_in(out: Path | None, settings: PruneSettings, resumed: Path | None, as_json: bool) -> None:
     """Prune in a run directory, a new one or one that is gone on with. Raises VerificationFailed, and what `nas prune` does."""
-    began = time.monotonic()
     if not settings.network:
         raise InvalidSetting("no network was given; name one: nas prune cifar-resnet56 --weights FILE --budget 50%")
-    job = make_prune_job(settings)
+    prune_job_in(out, make_prune_job(settings), resumed, as_json)
+
+
+def prune_job_in(out: Path | None, job: PruneJob, resumed: Path | None, as_json: bool) -> None:
+    """As `prune_in`, for a job that is made already."""
+    began = time.monotonic()
     method_of(job).check(job)
     with working(prune_configuration(job), resumed, out) as run:
         describe(job)

@@ -16,6 +16,7 @@ from compress.prune.pipeline import Pruned, example_of, further
 from compress.prune.sparse_training import Ramp, activated, finish, masked
 from compress.prune.unstructured import compressed_bytes
 from nas.budget import Metric
+from nas.cli.existing import training_of
 from nas.cli.job import LEARNING_RATES
 from nas.cli.progress import log
 from nas.cli.pruning.clock import SideBySide
@@ -108,8 +109,8 @@ class Grow(Cut):
         job, subject = workshop.job, workshop.subject
         assert job.data is not None
         budgets = absolute_budgets(workshop, aim.budgets)
-        lr = job.settings.lr if job.settings.lr is not None else GROW_LR * LEARNING_RATES[job.settings.optimizer]
-        config = replace(job.training, epochs=job.settings.grow_epochs, lr=lr)
+        config = training_of(job, GROW_LR * LEARNING_RATES[job.settings.optimizer])
+        config = replace(config, epochs=job.settings.grow_epochs)
         growth = Growth(config.epochs * steps_per_epoch(job.data, config))
         network = Growing(subject, residual_blocks(subject.module, subject.example), growth).to(job.device)
         share = budgets[0].limit / subject.cost.metrics["macs"].value
