@@ -23,12 +23,14 @@ from nas.errors import CorruptRun, MissingPackage, VerificationFailed
 from nas.files import sync_folder
 from nas.runtimes.ort import runner
 from nas.runtimes.runtime import Setting
+from nas.torch_seeding import generator
 
 ARCHITECTURE, WEIGHTS = "architecture.json", "model.safetensors"
 INPUT, OUTPUT = "images", "logits"
 DYNAMIC_BATCH = ({0: torch.export.Dim("batch")},)
 ONNX_LIMIT = 2**31 - 1  # bytes of one protocol buffer
 TIE = 1e-3  # images whose two best logits are closer than this, relative to the largest logit, have no stable class
+NUDGE = 1e-6  # of an image: about what runtimes round differently
 _ASIDE = ".writing-"
 
 
@@ -81,6 +83,23 @@ def agreement(
         ties=int((~decided).sum()),
         scale=scale,
     )
+
+
+def slack_of(module: nn.Module, images: Tensor, tolerance: float, batch: int = 64) -> float:
+    """What logits of two runtimes that are both right may differ by, as a share of the largest: at least `tolerance`.
+
+    More where a change of NUDGE of the images moves `module` itself by more than half of that: integers jump where a value
+    falls to the other side of an edge, and untrained weights carry that to the end.
+    """
+    drawn = generator(0, "nudge")
+    moved = largest = 0.0
+    with torch.no_grad():
+        for part in images.split(batch):
+            before = module(part)
+            after = module(part * (1 + NUDGE * torch.randn(part.shape, generator=drawn)))
+            moved = max(moved, (after - before).abs().max().item())
+            largest = max(largest, before.abs().max().item())
+    return max(tolerance, 2 * moved / largest) if largest else tolerance
 
 
 # -- weights

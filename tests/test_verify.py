@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.export import load_format, save_weights, write_files, write_format
+from compress.export import load_format, save_weights, slack_of, write_files, write_format
 from compress.verify import VerifyInputs, verify
 from nas.budget import Budget, Cost, Metric
 from nas.plan import ConvSpec, Layer, Plan, conv
@@ -143,6 +143,30 @@ def test_ties_may_change_class_but_are_counted(inputs):
     result = verify(replace(inputs, module=module, folder=folder))
     assert failed(result) == []
     assert "70 of them ties" in next(row["detail"] for row in result["checks"] if row["name"] == "onnx: same class")
+
+
+class Jumpy(nn.Module):
+    """Rounds sums far below a millionth of what they are made of, as untrained networks of integers do by and by."""
+
+    def forward(self, x):
+        return (x.flatten(1)[:, :4] * 1e7).round().remainder(8)
+
+
+def test_runtimes_may_differ_by_what_a_millionth_of_the_images_moves(inputs):
+    calm, jumpy = inputs.module, Jumpy()
+    assert slack_of(calm, inputs.images, 1e-3) == 1e-3
+    moved = slack_of(jumpy, inputs.images, 1e-3)
+    assert 1 < moved <= 2  # anything between 0 and 7 comes of it, by either of two runtimes
+    assert slack_of(jumpy, inputs.images, 1e-3) == moved
+
+
+def test_a_network_whose_answers_are_noise_is_said_to_be_one(inputs):
+    folder = inputs.folder.parent / "jumpy"
+    write_files(folder, Jumpy().eval(), {}, inputs.images[:1])
+    result = verify(replace(inputs, module=Jumpy().eval(), rebuild=Jumpy, folder=folder, recount=lambda m, x: Cost(counted())))
+    detail = next(row["detail"] for row in result["checks"] if row["name"] == "onnx: largest logit difference")
+    assert "a millionth of its images moves the network by half of that" in detail
+    assert {"onnx: same class", "onnx: largest logit difference"}.isdisjoint(failed(result))
 
 
 def test_missing_and_spoiled_files_fail_with_their_cause(inputs, tmp_path):

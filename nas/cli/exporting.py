@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from compress.export import TIE, Agreement, agreement, load_format, write_format, written_aside
+from compress.export import TIE, Agreement, agreement, load_format, slack_of, write_format, written_aside
 from compress.more_formats import EXPORTS
 from compress.verify import INTEGER_TOLERANCE, TOLERANCE
 from nas.cli.checking import comparison_images
@@ -77,8 +77,9 @@ def _written(original: Original, name: str, path: Path, images: Tensor, toleranc
     module = original.module.to(memory_format=torch.contiguous_format)
     with written_aside(path.absolute().parent) as aside:
         write_format(name, module, images[:1], aside / path.name, EXPORTS)
-        found = agreement(module, load_format(name, aside / path.name, EXPORTS), images, tie=max(TIE, tolerance))
-        if found.decided_agreement < 1 or not found.max_difference <= tolerance * found.scale:
+        slack = slack_of(module, images, tolerance)
+        found = agreement(module, load_format(name, aside / path.name, EXPORTS), images, tie=max(TIE, slack))
+        if found.decided_agreement < 1 or not found.max_difference <= slack * found.scale:
             raise VerificationFailed(
                 f"{name} gives other answers than the network: {found.decided_agreement:.2%} the same class, logits up to "
                 f"{found.max_difference:.3g} apart; nothing was written"
