@@ -4,7 +4,8 @@ python -m benchmarks.prune_cifar DATA.npz WEIGHTS [--network cifar-resnet56] [--
                                  [--importances l2 ...] [--allocations uniform isomorphic rd]
 
 The baseline is torch-pruning's MetaPruner with its defaults, on the channels inside of blocks. With --epochs each network is
-fine-tuned on the first --images training images. Accuracies are of all test images.
+fine-tuned on the first --images training images as `nas prune` does it; the baseline, whose channels are not known to us,
+without features. Accuracies are of all test images.
 """
 
 from __future__ import annotations
@@ -22,19 +23,26 @@ from benchmarks.prune_faster import TRUNK
 from benchmarks.torch_pruning_baseline import meta_pruned
 from compress.prune.attention import prepare
 from compress.prune.cifar_resnet import CIFAR_RESNETS, MEAN, STD
+from compress.prune.history import History
 from compress.prune.importance import IMPORTANCES
+from compress.prune.matching import places
 from compress.prune.passes import pruned
 from compress.prune.pipeline import Calibration, Recipe, Subject, analysed, example_of
 from compress.prune.sources import load_into
 from nas.budget import Budget
+from nas.cli.job import LEARNING_RATES
+from nas.cli.pruning.finetuning import FEATURES
+from nas.cli.pruning.job import FINETUNE_LR
+from nas.cli.pruning.settings import PRUNE_DEFAULTS
 from nas.cost.measure import load as machine_load
 from nas.data.augment import default_augmentation
 from nas.data.dataset import Dataset, Subset, epoch_batches
 from nas.data.load import DataConfig, load
 from nas.evaluation.supernet import accuracy, prepared
 from nas.training.calibration import recalibrate
+from nas.training.features import matched
 from nas.training.loop import Checkpoints, TrainConfig, train
-from nas.training.objectives import distillation
+from nas.training.objectives import SOFT, distillation
 
 ALLOCATED = ("uniform", "isomorphic", "rd")
 
@@ -76,7 +84,7 @@ def row_of(bed: Bed, importance: str, allocation: str, compensate: bool) -> dict
     found = pruned(bed.subject, [budget], recipe, bed.calibration)
     share = found.subject.cost.metrics["macs"].value / bed.subject.cost.metrics["macs"].value
     row = {"importance": importance, "allocation": allocation, "compensate": compensate, "macs_share": share}
-    return {**row, **accuracies(bed, found.module), "seconds": time.monotonic() - start}
+    return {**row, **accuracies(bed, found.module, found.history), "seconds": time.monotonic() - start}
 
 
 def baseline(bed: Bed, network: str) -> dict:
@@ -92,23 +100,22 @@ def baseline(bed: Bed, network: str) -> dict:
     return {**row, "without_recalibration": raw, **accuracies(bed, module)}
 
 
-def accuracies(bed: Bed, module: nn.Module) -> dict[str, float]:
-    """Test accuracy before and after the fine-tuning."""
+def accuracies(bed: Bed, module: nn.Module, history: History | None = None) -> dict[str, float]:
+    """Test accuracy before and after the fine-tuning; features are followed where it is known what was cut."""
     found = {"cut": bed.tested(module)}
     if bed.epochs:
-        student = prepare(module).to(memory_format=torch.channels_last)
+        whole = bed.subject.module
+        followed = places(prepare(whole), module, bed.subject.example, history) if history else ()
+        student, teacher = (prepare(one).to(memory_format=torch.channels_last) for one in (module, whole))
         data = replace(bed.data, train=Subset(bed.data.train, torch.arange(min(bed.images, len(bed.data.train)))))
-        config = TrainConfig(bed.epochs, 128, lr=0.02, precision="bf16")
-        objective = distillation(student, _teacher(bed.subject.module))
-        for _ in train(student, objective, data, default_augmentation(data), config, Checkpoints()):
-            pass
+        rate = FINETUNE_LR * LEARNING_RATES["sgd"]
+        config = TrainConfig(bed.epochs, PRUNE_DEFAULTS.batch_size, lr=rate, precision="bf16")
+        with matched(distillation(student, teacher.eval(), SOFT), student, teacher, followed, FEATURES) as objective:
+            for _ in train(student, objective, data, default_augmentation(data), config, Checkpoints()):
+                pass
         recalibrate(student, bed.calibration.norms)
         found["finetuned"] = bed.tested(student)
     return found
-
-
-def _teacher(module: nn.Module) -> nn.Module:
-    return module.eval().to(memory_format=torch.channels_last)
 
 
 def main() -> None:
