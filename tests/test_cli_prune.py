@@ -121,6 +121,8 @@ def test_a_pruned_network_is_pruned_again(folder):
     assert again["verified"] and again["original"]["metrics"]["macs"] == first["macs"]
     assert again["original"]["metrics"]["test_accuracy"] == first["test_accuracy"]
     assert reload(Path("second/best"))(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
+    # a trained original answers for blended images, a random one knows nothing of them
+    assert [RunDir.read(Path(name)).config["augmentation"]["mixup"] for name in ("first", "second")] == [0.0, 0.2]
 
 
 def test_without_data_the_network_is_cut_and_no_accuracy_is_claimed(folder):

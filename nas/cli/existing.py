@@ -19,6 +19,9 @@ from nas.data.load import DataConfig, load
 from nas.latency.bench import Bench
 from nas.training.loop import TrainConfig
 
+# of trainings that a teacher tells about every image (docs/benchmarks.md)
+TAUGHT_MIXUP = 0.2
+
 
 class ExistingJob(Protocol):
     """A job on a network; `data` are normalized as it expects, None where none were given."""
@@ -84,9 +87,10 @@ def training_of(job: ExistingJob, lr: float) -> TrainConfig:
 
 
 def augmentation_of(job: ExistingJob) -> Augmentation:
-    """The data's own augmentation with what the user added. Needs data."""
+    """The data's own augmentation with what the user added; a teacher answers for blended images, too. Needs data."""
     assert job.data is not None
-    return replace(default_augmentation(job.data), cutout=job.settings.cutout, mixup=job.settings.mixup)
+    s, taught = job.settings, TAUGHT_MIXUP if job.original.trained else 0.0
+    return replace(default_augmentation(job.data), cutout=s.cutout, mixup=taught if s.mixup is None else s.mixup)
 
 
 def configuration(job: ExistingJob, command: str, objectives: Sequence[str], training: TrainConfig | None) -> dict[str, Any]:

@@ -64,6 +64,9 @@ Epochs = Annotated[
     int | None, typer.Option("--finetune-epochs", min=0, help="Epochs of fine-tuning.", show_default="10, none without --data")
 ]
 BatchSize = Annotated[int, typer.Option(help="Images per step of fine-tuning.")]
+Mixup = Annotated[
+    float | None, typer.Option(min=0, help="Alpha of mixup; 0 for none.", show_default="0.2 with a teacher, none without")
+]
 Lr = Annotated[float | None, typer.Option("--lr", help="Peak learning rate.", show_default="0.01 for sgd, 0.0002 for adamw")]
 
 
@@ -99,7 +102,7 @@ def prune(  # noqa: PLR0913 - the options of a command are its parameters
     smoothing: opt.Smoothing = DEFAULTS.smoothing,
     clip_norm: opt.ClipNorm = DEFAULTS.clip_norm,
     cutout: opt.Cutout = DEFAULTS.cutout,
-    mixup: opt.Mixup = DEFAULTS.mixup,
+    mixup: Mixup = None,
     train_precision: opt.TrainPrecision = DEFAULTS.train_precision,
     runtime: opt.Runtime = None,
     precision: opt.TargetPrecision = DEFAULTS.precision,

@@ -42,7 +42,7 @@ class FineTuneSettings:
     smoothing: float = PRUNE_DEFAULTS.smoothing
     clip_norm: float = PRUNE_DEFAULTS.clip_norm
     cutout: int = PRUNE_DEFAULTS.cutout
-    mixup: float = PRUNE_DEFAULTS.mixup
+    mixup: float | None = PRUNE_DEFAULTS.mixup
     train_precision: str = PRUNE_DEFAULTS.train_precision
 
 

@@ -72,8 +72,20 @@ class Workshop:
     @cached_property
     def ranking(self) -> Ranking:
         """What the channels of the original are worth; a sweep in one step ranks them once."""
-        with reporting() as report:
-            return ranked(self.subject, self.job.recipe, self.calibration, report)
+        return _ranked(self, self.subject)
+
+
+@dataclass
+class Start:
+    """Where all cuts of an aim begin: which blocks go is found once, for that takes longest, and so is what is left worth."""
+
+    workshop: Workshop
+    pruned: Pruned
+
+    @cached_property
+    def ranking(self) -> Ranking:
+        """What the channels are worth that are cut in one step from here."""
+        return _ranked(self.workshop, self.pruned.subject) if self.pruned.history.blocks else self.workshop.ranking
 
 
 def cut_to(workshop: Workshop, aim: Aim) -> tuple[Pruned, SideBySide]:
@@ -85,7 +97,7 @@ def cut_to(workshop: Workshop, aim: Aim) -> tuple[Pruned, SideBySide]:
     timed = on_time(aim.budgets)
     others = absolute_budgets(workshop, tuple(b for b in aim.budgets if b is not timed))
     if timed is None:
-        found = _cut(workshop, _start(workshop, workshop.subject, others), others)
+        found = _cut(_start(workshop, workshop.subject, others), others)
         return found, workshop.clock.side_by_side(found.module)
     subject = workshop.timed_subject
     whole = subject.cost.metrics[LATENCY].value
@@ -95,7 +107,7 @@ def cut_to(workshop: Workshop, aim: Aim) -> tuple[Pruned, SideBySide]:
     correction, tries = 1.0, []
     for attempt in range(1, ATTEMPTS + 1):
         budget = replace(planned_for, limit=planned_for.limit / correction)
-        found = _cut(workshop, start, (*others, budget))
+        found = _cut(start, (*others, budget))
         times = workshop.clock.side_by_side(found.module)
         tries.append((found, times))
         log(f"cut {attempt}: {times.ratio:.1%} of the original's time, {times.cut.value:.3g} ms; the budget is {share:.1%}")
@@ -153,19 +165,21 @@ def _share(workshop: Workshop, budget: Budget) -> float:
     return budget.limit / taken
 
 
-def _start(workshop: Workshop, subject: Subject, budgets: tuple[Budget, ...]) -> Pruned:
-    """Where all cuts of an aim begin: how many blocks go is found once, for that takes longest."""
+def _start(workshop: Workshop, subject: Subject, budgets: tuple[Budget, ...]) -> Start:
     with reporting() as report:
-        return shortened(subject, budgets, workshop.job.recipe, workshop.calibration, report)
+        return Start(workshop, shortened(subject, budgets, workshop.job.recipe, workshop.calibration, report))
 
 
-def _cut(workshop: Workshop, start: Pruned, budgets: tuple[Budget, ...]) -> Pruned:
-    job = workshop.job
-    one_shot = job.recipe.steps == 1 and not job.recipe.depth
+def _cut(start: Start, budgets: tuple[Budget, ...]) -> Pruned:
+    workshop, recipe = start.workshop, start.workshop.job.recipe
     with reporting() as report:
-        so_far = approached(start, budgets, job.recipe, workshop.calibration, report)
-        if not check(budgets, so_far.subject.cost):
-            return so_far
-        ranking = workshop.ranking if one_shot else ranked(so_far.subject, job.recipe, workshop.calibration, report)
-    keep = allocated(so_far.subject, ranking, budgets, job.recipe)
-    return further(so_far, ranking, keep, workshop.calibration)
+        so_far = approached(start.pruned, budgets, recipe, workshop.calibration, report)
+    if not check(budgets, so_far.subject.cost):
+        return so_far
+    ranking = start.ranking if recipe.steps == 1 else _ranked(workshop, so_far.subject)
+    return further(so_far, ranking, allocated(so_far.subject, ranking, budgets, recipe), workshop.calibration)
+
+
+def _ranked(workshop: Workshop, subject: Subject) -> Ranking:
+    with reporting() as report:
+        return ranked(subject, workshop.job.recipe, workshop.calibration, report)

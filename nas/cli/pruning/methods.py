@@ -116,7 +116,9 @@ class Grow(Cut):
         share = budgets[0].limit / subject.cost.metrics["macs"].value
         objective = growing(network, lambda net: classification(net, job.settings.smoothing), share)
         name = f"grow-{_plain(aim.text)}"
-        fit(f"growing to {aim.text}", network, objective, Course(job.data, job.augmentation, config), Checkpoints(run, name))
+        # labels alone teach it
+        course = Course(job.data, replace(job.augmentation, mixup=job.settings.mixup or 0.0), config)
+        fit(f"growing to {aim.text}", network, objective, course, Checkpoints(run, name))
         found = further(*result(network, budgets, job.recipe), workshop.calibration)
         log(
             f"grown: {len(found.history.blocks)} blocks stayed off, {found.subject.cost.metrics['macs'].value / 1e6:.4g} MFLOPs"

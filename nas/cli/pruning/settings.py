@@ -38,7 +38,7 @@ class PruneSettings:
     smoothing: float = 0.0
     clip_norm: float = 5.0
     cutout: int = 0
-    mixup: float = 0.0
+    mixup: float | None = None
     train_precision: str = "auto"
     runtime: str | None = None
     precision: str = "fp32"
