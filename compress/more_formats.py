@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from compress.executorch import load_executorch, write_executorch
 from compress.export import FORMATS, ExportFormat, write_onnx
 from nas.runtimes.openvino import open_file, save_file
 
@@ -47,6 +48,7 @@ def load_torchscript(path: Path) -> Callable[[Tensor], Tensor]:
 EXPORTS: Mapping[str, ExportFormat] = {
     **FORMATS,
     "openvino": ExportFormat(".xml", write_openvino, load_openvino),
+    "executorch": ExportFormat(".pte", write_executorch, load_executorch),
     "torchscript": ExportFormat(".pt", write_torchscript, load_torchscript),
 }
 

@@ -37,7 +37,7 @@ ONE_FILE_EACH = (
     *("fvcore", "optuna", "sklearn", "onnx", "onnxruntime", "onnxscript", "matplotlib", "pandas"),
     *("scipy.stats", "scipy.optimize"),
     *("torchvision.datasets", "safetensors", "torch_pruning", "torchao", "lightning", "lightning_fabric"),
-    *("nni", "timm", "ray", "openvino", "tensorboard", "torch.utils.tensorboard", "optuna_dashboard"),
+    *("nni", "timm", "ray", "openvino", "executorch", "tensorboard", "torch.utils.tensorboard", "optuna_dashboard"),
 )
 
 

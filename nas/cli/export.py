@@ -15,7 +15,7 @@ from nas.cli.prune import Network, Shape, Weights
 @guarded
 def export(  # noqa: PLR0913 - the options of a command are its parameters
     network: Network,
-    format: Annotated[str, typer.Option("--format", "-f", help="onnx, pt2, openvino or torchscript.")] = "onnx",
+    format: Annotated[str, typer.Option("--format", "-f", help="onnx, pt2, openvino, executorch or torchscript.")] = "onnx",
     weights: Weights = None,
     data: Annotated[
         str | None, typer.Option(help="Real images to compare on.", show_default="those of the run; else noise")
