@@ -8,8 +8,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from nas.cli.pruning.settings import PRUNE_DEFAULTS, PruneSettings
+from nas.cli.pruning.settings import PruneSettings
 from nas.cli.quantizing.settings import QuantizeSettings
+from nas.cli.shared_settings import TrainingSettings
 from nas.errors import InvalidSetting
 
 BOUNDS = ("max_drop", "min_speedup")
@@ -30,20 +31,10 @@ class ExportSettings:
 
 
 @dataclass(frozen=True)
-class FineTuneSettings:
+class FineTuneSettings(TrainingSettings):
     """Options of the pass `fine-tune`: the run that pruned the network, and what `nas prune` has about training."""
 
     network: str = ""
-    finetune_epochs: int | None = PRUNE_DEFAULTS.finetune_epochs
-    batch_size: int = PRUNE_DEFAULTS.batch_size
-    optimizer: str = PRUNE_DEFAULTS.optimizer
-    lr: float | None = PRUNE_DEFAULTS.lr
-    weight_decay: float = PRUNE_DEFAULTS.weight_decay
-    smoothing: float = PRUNE_DEFAULTS.smoothing
-    clip_norm: float = PRUNE_DEFAULTS.clip_norm
-    cutout: int = PRUNE_DEFAULTS.cutout
-    mixup: float | None = PRUNE_DEFAULTS.mixup
-    train_precision: str = PRUNE_DEFAULTS.train_precision
 
 
 FINE_TUNE = "fine-tune"

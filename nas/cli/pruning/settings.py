@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+
+from nas.cli.shared_settings import ExistingSettings
 
 
 @dataclass(frozen=True)
-class PruneSettings:
+class PruneSettings(ExistingSettings):
     """Options of `nas prune`; None means a default that depends on the network and the data."""
 
-    network: str = ""
-    weights: str | None = None
-    budget: tuple[str, ...] = ()
     sweep: str | None = None
     method: str = "cut"
     importance: str = "auto"
@@ -26,30 +25,7 @@ class PruneSettings:
     activation: str | None = None
     grow_epochs: int = 30
     max_drop: float = 1.0
-    data: str | None = None
-    data_dir: str | None = None
-    resolution: int | None = None
-    shape: str | None = None
-    finetune_epochs: int | None = None
-    batch_size: int = 64
-    optimizer: str = "sgd"
-    lr: float | None = None
-    weight_decay: float = 1e-4
-    smoothing: float = 0.0
-    clip_norm: float = 5.0
-    cutout: int = 0
-    mixup: float | None = None
-    train_precision: str = "auto"
-    runtime: str | None = None
     precision: str = "fp32"
-    batch: int = 1
-    device: str = "auto"
-    threads: int | None = None
-    seed: int = 0
-
-    def to_json(self) -> dict[str, object]:
-        """Plain data for config.json."""
-        return asdict(self)
 
 
 PRUNE_DEFAULTS = PruneSettings()

@@ -1,0 +1,43 @@
+"""The settings that commands on an existing network share, as frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a network is fine-tuned; None means a default that depends on the network and the data."""
+
+    finetune_epochs: int | None = None
+    batch_size: int = 64
+    optimizer: str = "sgd"
+    lr: float | None = None
+    weight_decay: float = 1e-4
+    smoothing: float = 0.0
+    clip_norm: float = 5.0
+    cutout: int = 0
+    mixup: float | None = None
+    train_precision: str = "auto"
+
+
+@dataclass(frozen=True)
+class ExistingSettings(TrainingSettings):
+    """A network that the user has, what it may cost, its data, how it is fine-tuned, and where it is timed."""
+
+    network: str = ""
+    weights: str | None = None
+    budget: tuple[str, ...] = ()
+    data: str | None = None
+    data_dir: str | None = None
+    resolution: int | None = None
+    shape: str | None = None
+    runtime: str | None = None
+    batch: int = 1
+    device: str = "auto"
+    threads: int | None = None
+    seed: int = 0
+
+    def to_json(self) -> dict[str, object]:
+        """Plain data for config.json."""
+        return asdict(self)
