@@ -30,6 +30,7 @@ from compress.prune.passes import pruned
 from compress.prune.pipeline import Calibration, Recipe, Subject, analysed, example_of
 from compress.prune.sources import load_into
 from nas.budget import Budget
+from nas.cli.existing import TAUGHT_MIXUP
 from nas.cli.job import LEARNING_RATES
 from nas.cli.pruning.finetuning import FEATURES
 from nas.cli.pruning.job import FINETUNE_LR
@@ -108,10 +109,11 @@ def accuracies(bed: Bed, module: nn.Module, history: History | None = None) -> d
         followed = places(prepare(whole), module, bed.subject.example, history) if history else ()
         student, teacher = (prepare(one).to(memory_format=torch.channels_last) for one in (module, whole))
         data = replace(bed.data, train=Subset(bed.data.train, torch.arange(min(bed.images, len(bed.data.train)))))
+        augmentation = replace(default_augmentation(data), mixup=TAUGHT_MIXUP)
         rate = FINETUNE_LR * LEARNING_RATES["sgd"]
         config = TrainConfig(bed.epochs, PRUNE_DEFAULTS.batch_size, lr=rate, precision="bf16")
         with matched(distillation(student, teacher.eval(), SOFT), student, teacher, followed, FEATURES) as objective:
-            for _ in train(student, objective, data, default_augmentation(data), config, Checkpoints()):
+            for _ in train(student, objective, data, augmentation, config, Checkpoints()):
                 pass
         recalibrate(student, bed.calibration.norms)
         found["finetuned"] = bed.tested(student)

@@ -3,7 +3,8 @@
 python -m benchmarks.report_opening [--trials 5000] [--openings 5]
 
 The run is made up: random architectures of `mobilenet`, counted, with accuracies that grow with the cost, and with luck. Times
-are medians with the least and the most, from the start of the navigation; the file is opened anew in a new context each time.
+are medians with the least and the most, from the start of the navigation, of reactions from the click; the file is opened anew
+in a new context each time.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ def run_nas(folder: Path, *args: str) -> Path:
     options = ["--device", "cpu", "--threads", "1", "--out", str(folder)]
     done = subprocess.run([*program, *args, *options], stdout=subprocess.PIPE, text=True)
     if done.returncode == 4:  # the row of a network that breaks its budget belongs into the table, too
-        print(f"nas {' '.join(args)}: a check of the delivered files failed", flush=True)
+        print(f"nas {' '.join(args)}: verification failed, or a budget is broken", flush=True)
     elif done.returncode:
         raise SystemExit(f"nas {' '.join(args)} ended with {done.returncode}")
     return folder / "best/model.onnx"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from compress.quantize.graph import FUSED, MOVES, WEIGHTED
 from nas.errors import MissingPackage
 
-ops = torch.ops.quantized_decomposed
+aten, ops = torch.ops.aten, torch.ops.quantized_decomposed
 _ROUNDING = (ops.quantize_per_tensor.default, ops.dequantize_per_tensor.default)
 _SIGN = 128  # from unsigned to signed bytes
 
@@ -25,16 +25,15 @@ def write_executorch(module: nn.Module, example: Tensor, path: Path) -> None:
     image = torch.zeros(1, *example.shape[1:], dtype=example.dtype)
     suited = for_xnnpack(module) if isinstance(module, fx.GraphModule) else module
     with _quiet():
-        package = _executorch()
+        lower, partitioner = _exporter()
         program = torch.export.export(suited, (image,))
-        lowered = package.lower(program, partitioner=[package.partitioner()])
-        path.write_bytes(lowered.to_executorch().buffer)
+        path.write_bytes(lower(program, partitioner=[partitioner()]).to_executorch().buffer)
 
 
 def load_executorch(path: Path) -> Callable[[Tensor], Tensor]:
     """Open a program on this machine's processor; images (N, C, H, W) are run one by one. Raises MissingPackage."""
     with _quiet():
-        program = _executorch().runtime.get().load_program(path)
+        program = _runtime().get().load_program(path)
         method = program.load_method("forward")
 
     def run(images: Tensor) -> Tensor:
@@ -47,10 +46,10 @@ def load_executorch(path: Path) -> Callable[[Tensor], Tensor]:
 def for_xnnpack(module: fx.GraphModule) -> fx.GraphModule:
     """A copy of a network of integers that computes exactly the same, in the words that XNNPACK's kernels know.
 
-    Activations are signed bytes, biases floats (the kernels round them to the same integers), zero points of weights long
-    integers, and each reader has a dequantize operation of its own, so that they fuse. What was moved between its rounding and
-    a layer of integers is rounded again, to what it is; a layer that puts out floats has float weights. With these two left
-    out, executorch 1.5 answers wrongly.
+    Activations are signed bytes, biases floats (which the kernels round to nearly the same integers), zero points of weights
+    long integers, and each reader has a dequantize operation of its own, so that they fuse. What was moved between its
+    rounding and a layer of integers is rounded again, to what it is; a layer that puts out floats has float weights. With
+    these two left out, executorch 1.5 answers wrongly.
     """
     found = copy.deepcopy(module)
     for node in list(found.graph.nodes):
@@ -67,6 +66,10 @@ def for_xnnpack(module: fx.GraphModule) -> fx.GraphModule:
         if node.target in (ops.dequantize_per_tensor.default, ops.dequantize_per_channel.default):
             _one_for_each_reader(found, node)
     found.graph.eliminate_dead_code()
+    read = {str(node.target) for node in found.graph.nodes if node.op == "get_attr"}
+    for name, _ in list(found.named_buffers(recurse=False)):
+        if name not in read:  # it would be written into the file
+            delattr(found, name)
     found.graph.lint()
     found.recompile()
     return found
@@ -93,19 +96,36 @@ def _long_zeros(module: fx.GraphModule, node: fx.Node) -> None:
 
 
 def _round_again(module: fx.GraphModule, layer: fx.Node) -> None:
-    given: Any = layer.args[0]
-    source, mover = given, None
-    while source.target in MOVES or source.target is torch.ops.aten.constant_pad_nd.default:  # of zeros, which stay zeros
-        source, mover = source.args[0], source
-    if mover is None or source.target is not ops.dequantize_per_tensor.default:
+    """Round what `layer` reads once more if it was moved. An image is moved before: as bytes, XNNPACK moves it wrongly."""
+    movers: list[fx.Node] = []
+    source: Any = layer.args[0]
+    while source.target in MOVES or source.target is aten.constant_pad_nd.default:  # of zeros, which stay zeros
+        movers.append(source)
+        source = source.args[0]
+    if not movers or source.target is not ops.dequantize_per_tensor.default:
         return
+    unrounded = source.args[0].args[0]
     with module.graph.inserting_before(layer):
+        given = movers[0]
+        if _is_image(unrounded):
+            given = _moved(module, unrounded, movers)
         stored = module.graph.call_function(ops.quantize_per_tensor.default, (given, *source.args[1:]))
         back = module.graph.call_function(ops.dequantize_per_tensor.default, (stored, *source.args[1:]))
-    layer.replace_input_with(given, back)
-    image = source.args[0].args[0]
-    if image.op == "placeholder":  # moved before it is rounded: as bytes, XNNPACK moves it wrongly
-        mover.replace_input_with(source, image)
+    layer.replace_input_with(movers[0], back)
+
+
+def _is_image(node: fx.Node) -> bool:
+    """Whether it is the network's input, within the bounds of its format at most."""
+    while node.target is aten.clamp.default:
+        node = node.args[0]  # type: ignore[assignment]
+    return node.op == "placeholder"
+
+
+def _moved(module: fx.GraphModule, value: fx.Node, movers: Sequence[fx.Node]) -> fx.Node:
+    """`value` moved as by `movers`, the last of which is the first."""
+    for mover in reversed(movers):
+        value = module.graph.call_function(mover.target, (value, *mover.args[1:]), mover.kwargs)  # type: ignore[arg-type]
+    return value
 
 
 def _one_for_each_reader(module: fx.GraphModule, node: fx.Node) -> None:
@@ -115,27 +135,29 @@ def _one_for_each_reader(module: fx.GraphModule, node: fx.Node) -> None:
         reader.replace_input_with(node, twin)
 
 
-class _quiet(warnings.catch_warnings):  # noqa: N801 - a context like its parent
-    """It warns of deprecated names that it uses itself."""
-
-    def __enter__(self) -> None:
-        super().__enter__()
-        warnings.simplefilter("ignore")
+def _quiet() -> warnings.catch_warnings:
+    """Executorch warns of deprecated names that it uses itself."""
+    return warnings.catch_warnings(action="ignore")
 
 
-class _executorch:  # noqa: N801 - a package
-    """What we take from executorch. Raises MissingPackage."""
+def _exporter() -> tuple[Any, Any]:
+    try:  # optional: the package may not be there, or not for this torch
+        import executorch.kernels.quantized  # noqa: F401 - registers what rounds outside of XNNPACK
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import to_edge_transform_and_lower
+    except ImportError as error:
+        raise _missing(error) from error
+    return to_edge_transform_and_lower, XnnpackPartitioner
 
-    def __init__(self) -> None:
-        try:  # optional: the package may not be there, or not for this torch
-            import executorch.kernels.quantized  # noqa: F401 - registers what rounds outside of XNNPACK
-            from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-            from executorch.exir import to_edge_transform_and_lower
-            from executorch.runtime import Runtime
-        except ImportError as error:
-            raise MissingPackage(
-                f"format 'executorch' needs the package executorch ({error}); pip install netcarver[executorch]"
-            ) from error
-        self.partitioner: Any = XnnpackPartitioner
-        self.lower: Any = to_edge_transform_and_lower
-        self.runtime: Any = Runtime
+
+def _runtime() -> Any:  # noqa: ANN401
+    try:
+        import executorch.kernels.quantized  # noqa: F401 - as above
+        from executorch.runtime import Runtime
+    except ImportError as error:
+        raise _missing(error) from error
+    return Runtime
+
+
+def _missing(error: ImportError) -> MissingPackage:
+    return MissingPackage(f"format 'executorch' needs the package executorch ({error}); pip install netcarver[executorch]")

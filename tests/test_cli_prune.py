@@ -160,6 +160,15 @@ def test_a_network_grows_under_its_budget(folder):
     assert summary["verified"] and 0.4 * original["macs"] < best["macs"] <= 0.5 * original["macs"]
 
 
+def test_whole_blocks_may_go(folder):
+    args = ("python:tiny_net:residual", "--depth", "--budget", "60%", "--mixup", "0.1", *QUICK)
+    summary = json.loads(done(*args, "--out", "run", "--json").stdout)
+    best, original = summary["best"]["metrics"], summary["original"]["metrics"]
+    assert summary["verified"] and best["macs"] <= 0.6 * original["macs"]
+    assert set(json.loads(Path("run/best/history.json").read_text())) == {"blocks", "cuts"}
+    assert RunDir.read(Path("run")).config["augmentation"]["mixup"] == 0.1
+
+
 @pytest.mark.parametrize(("ms", "warned"), [(1.1, True), (0.6, False)])
 def test_what_is_not_faster_is_said_to_be(tmp_path, capsys, ms, warned):
     before, after = {"macs": 100, "latency_ms": 1.0}, {"macs": 60, "latency_ms": ms}

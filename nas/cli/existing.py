@@ -12,14 +12,16 @@ import torch
 
 from nas.budget import Budget
 from nas.cli.job import circumstances, described, precision
-from nas.cli.pruning.original import Named, Original, statistics_of
+from nas.cli.pruning.original import Original, statistics_of
+from nas.cli.shared_settings import ExistingSettings
 from nas.data.augment import Augmentation, default_augmentation
 from nas.data.dataset import Dataset
 from nas.data.load import DataConfig, load
 from nas.latency.bench import Bench
 from nas.training.loop import TrainConfig
 
-# of trainings that a teacher tells about every image (docs/benchmarks.md)
+# of a fine-tuning whose teacher answers for any image, blended ones, too (docs/benchmarks.md); for quantization-aware
+# training it was not measured, and has to be asked for
 TAUGHT_MIXUP = 0.2
 
 
@@ -27,7 +29,7 @@ class ExistingJob(Protocol):
     """A job on a network; `data` are normalized as it expects, None where none were given."""
 
     @property
-    def settings(self) -> Named:
+    def settings(self) -> ExistingSettings:
         """What the user asked for."""
 
     @property
@@ -55,7 +57,7 @@ class ExistingJob(Protocol):
         """Epochs of training, 0 for none."""
 
 
-def read_data(settings: Named) -> Dataset | None:
+def read_data(settings: ExistingSettings) -> Dataset | None:
     """The data set that a user names, None where none is named. Raises InvalidData."""
     if settings.data is None:
         return None

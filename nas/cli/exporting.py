@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from compress.export import TIE, Agreement, agreement, load_format, slack_of, write_format, written_aside
+from compress.export import Agreement, agreement, load_format, slack_of, write_format, written_aside
 from compress.more_formats import EXPORTS
 from compress.verify import INTEGER_TOLERANCE, TOLERANCE
 from nas.cli.checking import comparison_images
@@ -55,7 +55,7 @@ def run_export(wanted: Wanted, as_json: bool) -> None:
     kind = "real images" if data is not None else "images of noise"
     log(
         f"{path}: {found.argmax_agreement:.2%} the same class on {found.images} {kind}, largest difference of the logits "
-        f"{found.max_difference:.3g} (largest logit {found.scale:.3g})"
+        f"{found.max_difference:.3g} (at most {found.limit:.3g}; largest logit {found.scale:.3g})"
     )
     if as_json:
         print(json.dumps({"command": "export", "file": str(path), "format": wanted.format, "images": kind, **vars(found)}))
@@ -77,9 +77,9 @@ def _written(original: Original, name: str, path: Path, images: Tensor, toleranc
     module = original.module.to(memory_format=torch.contiguous_format)
     with written_aside(path.absolute().parent) as aside:
         write_format(name, module, images[:1], aside / path.name, EXPORTS)
-        slack = slack_of(module, images, tolerance)
-        found = agreement(module, load_format(name, aside / path.name, EXPORTS), images, tie=max(TIE, slack))
-        if found.decided_agreement < 1 or not found.max_difference <= slack * found.scale:
+        loaded = load_format(name, aside / path.name, EXPORTS)
+        found = agreement(module, loaded, images, slack=slack_of(module, images, tolerance))
+        if not found.ok:
             raise VerificationFailed(
                 f"{name} gives other answers than the network: {found.decided_agreement:.2%} the same class, logits up to "
                 f"{found.max_difference:.3g} apart; nothing was written"

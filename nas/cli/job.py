@@ -208,7 +208,7 @@ def precision(name: str, device: torch.device, plan: Plan) -> str:
     dense = all(layer.groups == 1 for layer in plan.layers)
     # not every torch that we run with can tell
     known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return "bf16" if dense and any(known.get(name) for name in NATIVE_BF16) else "fp32"
+    return "bf16" if dense and any(known.get(unit) for unit in NATIVE_BF16) else "fp32"
 
 
 def default_threads(space: SearchSpace) -> int:

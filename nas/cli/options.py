@@ -50,7 +50,7 @@ WeightDecay = Annotated[float, typer.Option(help="Decay of convolution and linea
 Smoothing = Annotated[float, typer.Option(min=0, max=1, help="Label smoothing.")]
 ClipNorm = Annotated[float, typer.Option(help="Largest gradient norm.")]
 Cutout = Annotated[int, typer.Option(help="Side of the square that cutout hides, in pixels; 0 for none.")]
-Mixup = Annotated[float, typer.Option(help="Alpha of mixup; 0 for none.")]
+Mixup = Annotated[float, typer.Option(min=0, help="Alpha of mixup; 0 for none.")]
 TrainPrecision = Annotated[str, typer.Option("--train-precision", help="auto, fp32 or bf16 (autocast).")]
 Runtime = Annotated[
     str | None,

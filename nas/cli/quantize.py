@@ -45,7 +45,6 @@ Images = Annotated[int, typer.Option(min=4, help="Training images that ranges ar
 Equalize = Annotated[bool, typer.Option("--equalize/--no-equalize", help="Equalize weights across layers where it helps.")]
 CorrectBias = Annotated[bool, typer.Option("--correct-bias/--no-correct-bias", help="Correct biases where it helps.")]
 Epochs = Annotated[int | None, typer.Option("--finetune-epochs", min=1, help="Of qat: epochs of training.", show_default="5")]
-Mixup = Annotated[float | None, typer.Option(min=0, help="Alpha of mixup; 0 for none.")]
 Lr = Annotated[float | None, typer.Option("--lr", help="Peak learning rate.", show_default="0.003 for sgd, 0.0002 for adamw")]
 
 
@@ -77,7 +76,7 @@ def quantize(  # noqa: PLR0913 - the options of a command are its parameters
     smoothing: opt.Smoothing = DEFAULTS.smoothing,
     clip_norm: opt.ClipNorm = DEFAULTS.clip_norm,
     cutout: opt.Cutout = DEFAULTS.cutout,
-    mixup: Mixup = DEFAULTS.mixup,
+    mixup: opt.Mixup = DEFAULTS.mixup,
     train_precision: opt.TrainPrecision = DEFAULTS.train_precision,
     runtime: opt.Runtime = None,
     batch: opt.Batch = DEFAULTS.batch,

@@ -77,7 +77,7 @@ class Workshop:
 
 @dataclass
 class Start:
-    """Where all cuts of an aim begin: which blocks go is found once, for that takes longest, and so is what is left worth."""
+    """Where all cuts of an aim begin: which blocks go is found once, for that takes longest; what is left is ranked once."""
 
     workshop: Workshop
     pruned: Pruned

@@ -18,17 +18,18 @@ from compress.prune.pipeline import example_of
 from compress.prune.saved import SOURCE
 from compress.prune.sources import load_into
 from compress.quantize.saved import QUANTIZATION
-from nas.cli.pruning.settings import PruneSettings
-from nas.cli.quantizing.settings import QuantizeSettings
+from nas.cli.shared_settings import ExistingSettings
 from nas.cli.sources import BEST, DEFAULT_SHAPE, Shape, architecture_of, build, full_name, read_shape, reload, shape_of
 from nas.cost.trace import trace
 from nas.data.dataset import Dataset
 from nas.errors import InvalidSetting
 from nas.plan import Plan
 from nas.rundir import RunDir
+from nas.torch_seeding import generator
+from nas.training.calibration import recalibrate
 
-# settings that name a network: `network`, `weights`, and `shape` or `resolution` of its images
-Named = PruneSettings | QuantizeSettings
+# images that norms of random weights are fitted to
+NOISE = 8
 # networks that bring their own number of classes
 OWN_CLASSES = ("python:",)
 
@@ -54,9 +55,10 @@ class Original:
         return trace(self.module, torch.zeros(1, *self.shape))
 
 
-def read_original(settings: Named, data: Dataset | None) -> Original:
+def read_original(settings: ExistingSettings, data: Dataset | None) -> Original:
     """Build the network that a user names, with the weights of a file; images are those of `data`, or of --shape.
 
+    Random weights without data get norms that fit noise: signals would fade or blow up, and the logits would tell nothing.
     Raises InvalidSetting if there is no such network, or if weights or data do not fit it.
     """
     text, weights, run = full_name(settings.network), settings.weights, Path(settings.network)
@@ -71,6 +73,8 @@ def read_original(settings: Named, data: Dataset | None) -> Original:
         load_into(module, Path(weights))
     original = Original(text, prepare(module).eval(), shape, source, mean, std, bool(weights))
     _check(original, data)
+    if not weights and data is None:
+        recalibrate(original.module, [torch.randn(NOISE, *shape, generator=generator(0, "norms"))])
     return original
 
 
@@ -112,7 +116,7 @@ def _of_run(path: Path, weights: str | None, data: Dataset | None) -> Original:
     return original
 
 
-def _image_shape(settings: Named, text: str, data: Dataset | None) -> Shape:
+def _image_shape(settings: ExistingSettings, text: str, data: Dataset | None) -> Shape:
     """That of the data, or else --shape, the network's own with --resolution. Raises InvalidSetting for two answers."""
     if data is not None:
         if settings.shape:

@@ -22,7 +22,7 @@ class QuantizeSettings(ExistingSettings):
     equalize: bool = True
     correct_bias: bool = True
     batch_size: int = 128
-    mixup: float | None = 0.0
+    mixup: float = 0.0
 
 
 QUANTIZE_DEFAULTS = QuantizeSettings()
