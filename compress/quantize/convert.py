@@ -11,6 +11,7 @@ from torch import Tensor, fx
 
 from compress.quantize import stem
 from compress.quantize.graph import Network, Node
+from compress.quantize.padding import pad_channels
 from compress.quantize.quantizer import IntQuantizer, PlainQuantizer
 from compress.quantize.simulate import POINTS, point_quantizer_of, weight_quantizer_of
 
@@ -52,6 +53,7 @@ def converted(module: fx.GraphModule, network: Network) -> fx.GraphModule:
         if isinstance(quantizer, IntQuantizer) and not _is_integer(quantizer):
             found.set_submodule(place, PlainQuantizer(quantizer))
     found.graph.eliminate_dead_code()
+    pad_channels(found)
     found.delete_all_unused_submodules()
     found.recompile()
     return found
