@@ -32,6 +32,15 @@ def test_filled_up_channels_change_nothing(monkeypatch, precision, between):
         assert torch.allclose(filled(x), plainly(x), atol=1e-6) and (plainly(x) != 0).any()
 
 
+def test_scales_of_biases_stay_those_of_the_sums():
+    """Runtimes do not fuse a layer where one scale is off, however little its channel says."""
+    net, x = network(6, nn.ReLU()), pictures()
+    scales = dict(converted(rounded_by(net, "int8", x), net).named_buffers())
+    for layer in net.layers:
+        weights, biases = (scales[f"{layer.node}_{kind}_scales"] for kind in ("weight", "bias"))
+        assert torch.allclose(biases / weights, (biases / weights)[0].expand(len(biases)), rtol=1e-6)
+
+
 def test_what_others_read_or_what_stays_in_floats_is_left_alone():
     x = pictures()
     net = network(6, nn.ReLU())

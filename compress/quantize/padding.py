@@ -51,12 +51,13 @@ def _is_plain(node: Node) -> bool:
 
 
 def _pad_outputs(module: fx.GraphModule, constant: Node | None, missing: int) -> None:
-    """More rows: integers and zero points of zero, scales of one."""
+    """More rows: integers and zero points of zero, and the last scale, which is to the bias as it is to the weights."""
     if constant is None:
         return
-    for place, value in ((0, 0.0), (1, 1.0), (2, 0.0)):
-        stored = _stored(module, constant, place)
-        _replace(module, constant, place, F.pad(stored, (*(0, 0) * (stored.ndim - 1), 0, missing), value=value))
+    integers, scales, zeros = (_stored(module, constant, place) for place in range(3))
+    rows = [integers.new_zeros(missing, *integers.shape[1:]), scales[-1:].expand(missing), zeros.new_zeros(missing)]
+    for place, (stored, more) in enumerate(zip((integers, scales, zeros), rows, strict=True)):
+        _replace(module, constant, place, torch.cat([stored, more]))
 
 
 def _stored(module: fx.GraphModule, constant: Node, place: int = 0) -> Tensor:
