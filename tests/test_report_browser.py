@@ -256,10 +256,10 @@ def test_a_big_run_reacts_quickly(browser, tmp_path):
         contents = read_contents(run)
         (run.path / "report.html").write_text(report_html(contents))
     evaluated = len(contents.evaluated)
-    assert evaluated > 2000 and (run.path / "report.html").stat().st_size < 6_000_000
+    assert evaluated > 1000 and (run.path / "report.html").stat().st_size < 6_000_000
     for page in open_page(browser, run.path / "report.html", 1024):
         drawn = page.evaluate("front.data.slice(0, 2).map(t => t.x.length)")
-        assert drawn == [2000, len(contents.front)]
-        left_out = evaluated - 2000 - len(contents.front)
-        assert f"2000 of the networks that are beaten, evenly selected, and leaves out {left_out}." in page.inner_text("main")
+        assert drawn == [1000, len(contents.front)]
+        left_out = evaluated - 1000 - len(contents.front)
+        assert f"1000 of the networks that are beaten, evenly selected, and leaves out {left_out}." in page.inner_text("main")
         assert json.loads(page.inner_text("#explorer-data"))["x"] == "macs"

@@ -15,7 +15,7 @@ from nas.report.fronts import fronts_over_time
 from nas.trial import hypervolume
 
 # dots of a figure, and points of a line
-MOST_SHOWN, STEPS = 2000, 60
+MOST_SHOWN, STEPS = 1000, 60
 # hypervolume takes time beyond all measure with the number of objectives
 MOST_OBJECTIVES, FEW_STEPS = 3, 15
 Series = tuple[tuple[int, float], ...]
