@@ -15,7 +15,6 @@ import math
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
 
+from benchmarks.side_by_side import NAS
 from nas.cost.counting import count
 from nas.cost.measure import load as machine_load
 from nas.rundir import RunDir
@@ -76,8 +76,7 @@ def written(folder: Path, number: int) -> float:
     with RunDir.create("search", CONFIG, out=folder) as run, (run.path / "trials.jsonl").open("a") as file:
         file.writelines(json.dumps(trial.to_json()) + "\n" for trial in trials(number))
     start = time.monotonic()
-    program = [sys.executable, "-c", "from nas.cli.main import main; main()", "report", str(folder)]
-    subprocess.run(program, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*NAS, "report", str(folder)], check=True, stdout=subprocess.DEVNULL)
     return time.monotonic() - start
 
 

@@ -15,13 +15,14 @@ from nas.latency.bench import Bench
 from nas.runtimes.runtime import Setting
 
 ROUNDS = 30
+# the command, of the interpreter that runs the benchmark
+NAS = (sys.executable, "-c", "from nas.cli.main import main; main()")
 
 
 def run_nas(folder: Path, *args: str) -> Path:
     """Run a command of `nas` as a user would, on one thread, with the run directory `folder`; gives the ONNX file."""
-    program = [sys.executable, "-c", "from nas.cli.main import main; main()"]
     options = ["--device", "cpu", "--threads", "1", "--out", str(folder)]
-    done = subprocess.run([*program, *args, *options], stdout=subprocess.PIPE, text=True)
+    done = subprocess.run([*NAS, *args, *options], stdout=subprocess.PIPE, text=True)
     if done.returncode == 4:  # the row of a network that breaks its budget belongs into the table, too
         print(f"nas {' '.join(args)}: verification failed, or a budget is broken", flush=True)
     elif done.returncode:
