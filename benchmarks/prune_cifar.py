@@ -1,11 +1,12 @@
 """Importances and allocations on CIFAR-10 ResNets at a share of the multiply-adds, batch norms recalibrated.
 
 python -m benchmarks.prune_cifar DATA.npz WEIGHTS [--network cifar-resnet56] [--share 0.5] [--epochs 0] [--images 45000]
-                                 [--importances l2 ...] [--allocations uniform isomorphic rd]
+                                 [--importances l2 ...] [--allocations uniform isomorphic rd] [--rows FILE.jsonl]
 
 The baseline is torch-pruning's MetaPruner with its defaults, on the channels inside of blocks. With --epochs each network is
 fine-tuned on the first --images training images as `nas prune` does it; the baseline, whose channels are not known to us,
-without features. Accuracies are of all test images.
+without features. Accuracies are of all test images; `away` tells how far the network is from the original on changed validation
+images (benchmarks/nearness.py), which may decide between methods. Rows are kept in --rows; what it has is not taken again.
 """
 
 from __future__ import annotations
@@ -13,12 +14,16 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from benchmarks.nearness import Yardstick, yardstick
 from benchmarks.prune_faster import TRUNK
 from benchmarks.torch_pruning_baseline import meta_pruned
 from compress.prune.attention import prepare
@@ -46,6 +51,8 @@ from nas.training.loop import Checkpoints, TrainConfig, train
 from nas.training.objectives import SOFT, distillation
 
 ALLOCATED = ("uniform", "isomorphic", "rd")
+JUDGED = 2000
+BASELINE = "torch-pruning MetaPruner"
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,8 @@ class Bed:
     data: Dataset
     subject: Subject
     calibration: Calibration
+    yardstick: Yardstick
+    network: str
     share: float
     epochs: int
     images: int
@@ -63,6 +72,10 @@ class Bed:
         """Accuracy on all test images."""
         with torch.autocast("cpu", torch.bfloat16):
             return accuracy(module.to(memory_format=torch.channels_last), self.data.load_test(), self.data, 32)
+
+    def judged(self, module: nn.Module, stage: str) -> dict[str, float]:
+        """Accuracy after a stage, and the distance from the original."""
+        return {stage: self.tested(module), f"{stage}_away": self.yardstick.away(module)}
 
 
 def bed_of(args: argparse.Namespace) -> Bed:
@@ -75,7 +88,8 @@ def bed_of(args: argparse.Namespace) -> Bed:
         [x for x, _ in prepared(data.train, part, data, 32, torch.device("cpu"))] for part in (batches[4:6], batches[8:24])
     )
     calibration = Calibration(tuple(labelled), tuple(curved), tuple(norms), "bf16")
-    return Bed(data, analysed(module.eval(), example_of((3, 32, 32))), calibration, args.share, args.epochs, args.images)
+    subject, away = analysed(module.eval(), example_of((3, 32, 32))), yardstick(module, data, JUDGED)
+    return Bed(data, subject, calibration, away, args.network, args.share, args.epochs, args.images)
 
 
 def row_of(bed: Bed, importance: str, allocation: str, compensate: bool) -> dict:
@@ -84,26 +98,21 @@ def row_of(bed: Bed, importance: str, allocation: str, compensate: bool) -> dict
     budget = Budget.parse(f"{100 * bed.share:g}%").resolve(bed.subject.cost)
     found = pruned(bed.subject, [budget], recipe, bed.calibration)
     share = found.subject.cost.metrics["macs"].value / bed.subject.cost.metrics["macs"].value
-    row = {"importance": importance, "allocation": allocation, "compensate": compensate, "macs_share": share}
-    return {**row, **accuracies(bed, found.module, found.history), "seconds": time.monotonic() - start}
+    return {"macs_share": share, **accuracies(bed, found.module, found.history), "seconds": time.monotonic() - start}
 
 
-def baseline(bed: Bed, network: str) -> dict:
-    blocks = (
-        TRUNK["cifar-resnet56"]
-        if network == "cifar-resnet56"
-        else tuple(name for name in TRUNK["cifar-resnet56"] if name in dict(bed.subject.module.named_modules()))
-    )
+def baseline(bed: Bed) -> dict:
+    parts = dict(bed.subject.module.named_modules())
+    blocks = tuple(name for name in TRUNK["cifar-resnet56"] if name in parts)
     module = meta_pruned(bed.subject.module, bed.subject.example, bed.share, blocks)
-    row = {"importance": "torch-pruning MetaPruner", "allocation": "uniform", "compensate": False}
     raw = bed.tested(module)
     recalibrate(module, bed.calibration.norms)
-    return {**row, "without_recalibration": raw, **accuracies(bed, module)}
+    return {"without_recalibration": raw, **accuracies(bed, module)}
 
 
 def accuracies(bed: Bed, module: nn.Module, history: History | None = None) -> dict[str, float]:
-    """Test accuracy before and after the fine-tuning; features are followed where it is known what was cut."""
-    found = {"cut": bed.tested(module)}
+    """How good it is before and after the fine-tuning; features are followed where it is known what was cut."""
+    found = bed.judged(module, "cut")
     if bed.epochs:
         whole = bed.subject.module
         followed = places(prepare(whole), module, bed.subject.example, history) if history else ()
@@ -116,8 +125,26 @@ def accuracies(bed: Bed, module: nn.Module, history: History | None = None) -> d
             for _ in train(student, objective, data, augmentation, config, Checkpoints()):
                 pass
         recalibrate(student, bed.calibration.norms)
-        found["finetuned"] = bed.tested(student)
+        found |= bed.judged(student, "finetuned")
     return found
+
+
+def taken(bed: Bed, args: argparse.Namespace) -> Iterator[dict]:
+    """All rows, each as soon as it is there; those of --rows as they are."""
+    settings = {"network": bed.network, "share": bed.share, "epochs": bed.epochs, "images": bed.images}
+    kept = [json.loads(line) for line in args.rows.read_text().splitlines()] if args.rows and args.rows.exists() else []
+    todo: dict[tuple, Callable[[], dict]] = {(BASELINE, "uniform", False): partial(baseline, bed)}
+    for asked in product(args.importances, args.allocations, (answer == "yes" for answer in args.compensate)):
+        todo[asked] = partial(row_of, bed, *asked)
+    for asked, take in todo.items():
+        named = {**settings, **dict(zip(("importance", "allocation", "compensate"), asked, strict=True))}
+        row = next((row for row in kept if named.items() <= row.items()), None)
+        if row is None:
+            row = {**named, **take()}
+            if args.rows:
+                with args.rows.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+        yield row
 
 
 def main() -> None:
@@ -131,17 +158,13 @@ def main() -> None:
     parser.add_argument("--importances", nargs="*", default=[n for n in IMPORTANCES if not n.startswith("nni")])
     parser.add_argument("--allocations", nargs="*", default=ALLOCATED)
     parser.add_argument("--compensate", nargs="*", default=["no", "yes"])
+    parser.add_argument("--rows", type=Path)
     args = parser.parse_args()
-    bed = bed_of(args)
-    rows = [baseline(bed, args.network)]
-    print(json.dumps(rows[0]), flush=True)
-    for importance in args.importances:
-        for allocation in args.allocations:
-            for compensate in args.compensate:
-                rows.append(row_of(bed, importance, allocation, compensate == "yes"))
-                print(json.dumps(rows[-1]), flush=True)
-    settings = {"network": args.network, "share": args.share, "epochs": args.epochs, "images": args.images}
-    print(json.dumps({"benchmark": "prune_cifar", **settings, "load": machine_load(), "rows": rows}))
+    rows = []
+    for row in taken(bed_of(args), args):
+        rows.append(row)
+        print(json.dumps(row), flush=True)
+    print(json.dumps({"benchmark": "prune_cifar", "load": machine_load(), "rows": rows}))
 
 
 if __name__ == "__main__":
