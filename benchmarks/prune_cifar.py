@@ -1,7 +1,7 @@
 """Importances and allocations on CIFAR-10 ResNets at a share of the multiply-adds, batch norms recalibrated.
 
 python -m benchmarks.prune_cifar DATA.npz WEIGHTS [--network cifar-resnet56] [--share 0.5] [--epochs 0] [--images 45000]
-                                 [--importances l2 ...] [--allocations uniform isomorphic rd] [--rows FILE.jsonl]
+                                 [--importances l2 ...] [--allocations uniform isomorphic rd] [--rows FILE.jsonl] [--threads 1]
 
 The baseline is torch-pruning's MetaPruner with its defaults, on the channels inside of blocks. With --epochs each network is
 fine-tuned on the first --images training images as `nas prune` does it; the baseline, whose channels are not known to us,
@@ -16,7 +16,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
 
@@ -31,8 +31,18 @@ from compress.prune.cifar_resnet import CIFAR_RESNETS, MEAN, STD
 from compress.prune.history import History
 from compress.prune.importance import IMPORTANCES
 from compress.prune.matching import places
-from compress.prune.passes import pruned
-from compress.prune.pipeline import Calibration, Recipe, Subject, analysed, example_of
+from compress.prune.pipeline import (
+    Calibration,
+    Pruned,
+    Ranking,
+    Recipe,
+    Subject,
+    allocated,
+    analysed,
+    example_of,
+    further,
+    ranked,
+)
 from compress.prune.sources import load_into
 from nas.budget import Budget
 from nas.cli.existing import TAUGHT_MIXUP
@@ -51,11 +61,11 @@ from nas.training.loop import Checkpoints, TrainConfig, train
 from nas.training.objectives import SOFT, distillation
 
 ALLOCATED = ("uniform", "isomorphic", "rd")
-JUDGED = 2000
+JUDGED = 1000
 BASELINE = "torch-pruning MetaPruner"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Bed:
     """What all rows share."""
 
@@ -92,13 +102,22 @@ def bed_of(args: argparse.Namespace) -> Bed:
     return Bed(data, subject, calibration, away, args.network, args.share, args.epochs, args.images)
 
 
-def row_of(bed: Bed, importance: str, allocation: str, compensate: bool) -> dict:
+@lru_cache(maxsize=1)
+def ranking_of(bed: Bed, importance: str, compensate: bool) -> Ranking:
+    """What the channels are worth, with what any allocation needs to know: rows of one importance share it."""
+    return ranked(bed.subject, Recipe(importance, "rd", compensate=compensate), bed.calibration)
+
+
+def row_of(bed: Bed, importance: str, compensate: bool, allocation: str) -> dict:
     start = time.monotonic()
-    recipe = Recipe(importance, allocation, compensate=compensate)
+    ranking = ranking_of(bed, importance, compensate)
+    ranking_seconds = time.monotonic() - start
     budget = Budget.parse(f"{100 * bed.share:g}%").resolve(bed.subject.cost)
-    found = pruned(bed.subject, [budget], recipe, bed.calibration)
+    keep = allocated(bed.subject, ranking, [budget], Recipe(importance, allocation, compensate=compensate))
+    found = further(Pruned(bed.subject, History(), bed.subject.widths.full), ranking, keep, bed.calibration)
     share = found.subject.cost.metrics["macs"].value / bed.subject.cost.metrics["macs"].value
-    return {"macs_share": share, **accuracies(bed, found.module, found.history), "seconds": time.monotonic() - start}
+    seconds = {"ranking_seconds": ranking_seconds, "seconds": time.monotonic() - start}
+    return {"macs_share": share, **accuracies(bed, found.module, found.history), **seconds}
 
 
 def baseline(bed: Bed) -> dict:
@@ -133,14 +152,14 @@ def taken(bed: Bed, args: argparse.Namespace) -> Iterator[dict]:
     """All rows, each as soon as it is there; those of --rows as they are."""
     settings = {"network": bed.network, "share": bed.share, "epochs": bed.epochs, "images": bed.images}
     kept = [json.loads(line) for line in args.rows.read_text().splitlines()] if args.rows and args.rows.exists() else []
-    todo: dict[tuple, Callable[[], dict]] = {(BASELINE, "uniform", False): partial(baseline, bed)}
-    for asked in product(args.importances, args.allocations, (answer == "yes" for answer in args.compensate)):
+    todo: dict[tuple, Callable[[], dict]] = {(BASELINE, False, "uniform"): partial(baseline, bed)}
+    for asked in product(args.importances, [answer == "yes" for answer in args.compensate], args.allocations):
         todo[asked] = partial(row_of, bed, *asked)
     for asked, take in todo.items():
-        named = {**settings, **dict(zip(("importance", "allocation", "compensate"), asked, strict=True))}
+        named = {**settings, **dict(zip(("importance", "compensate", "allocation"), asked, strict=True))}
         row = next((row for row in kept if named.items() <= row.items()), None)
         if row is None:
-            row = {**named, **take()}
+            row = {**named, **take(), "load": machine_load()}
             if args.rows:
                 with args.rows.open("a") as file:
                     file.write(json.dumps(row) + "\n")
@@ -159,12 +178,14 @@ def main() -> None:
     parser.add_argument("--allocations", nargs="*", default=ALLOCATED)
     parser.add_argument("--compensate", nargs="*", default=["no", "yes"])
     parser.add_argument("--rows", type=Path)
+    parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     rows = []
     for row in taken(bed_of(args), args):
         rows.append(row)
         print(json.dumps(row), flush=True)
-    print(json.dumps({"benchmark": "prune_cifar", "load": machine_load(), "rows": rows}))
+    print(json.dumps({"benchmark": "prune_cifar", "rows": rows}))
 
 
 if __name__ == "__main__":
