@@ -183,4 +183,5 @@ def _read_unit(text: str, unit: str) -> tuple[str, float]:
 
 
 def _explain(text: str, reason: str = "was not understood") -> str:
-    return f"budget {text!r} {reason}; write a number and a unit, like 300MFLOPs. Units: {UNITS}; or 50%, 50%params"
+    shares = "50%, 50%params, 50%B, 50%latency"
+    return f"budget {text!r} {reason}; write a number and a unit, like 300MFLOPs. Units: {UNITS}; or {shares}"

@@ -28,5 +28,21 @@ def wide():
 
 def number():
     return 3
+
+def broken():
+    raise ValueError('no luck')
+
+class Branching(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 16, 3)
+
+    def forward(self, x):
+        if x.sum() > 0:
+            x = -x
+        return self.conv(x).mean((2, 3))
+
+def branching():
+    return Branching()
 """
 QUICK = ("--data", "digits", "--finetune-epochs", "1", "--device", "cpu", "--round-to", "2", "--threads", "1")

@@ -121,6 +121,12 @@ def test_a_pruned_network_is_pruned_again(folder):
     assert again["verified"] and again["original"]["metrics"]["macs"] == first["macs"]
     assert again["original"]["metrics"]["test_accuracy"] == first["test_accuracy"]
     assert reload(Path("second/best"))(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
+    # the one that was delivered, by its key
+    key = json.loads(Path("first/summary.json").read_text())["best"]["key"]
+    third = json.loads(done(f"first:{key[:6]}", "--budget", "60%", *QUICK, "--out", "third", "--json").stdout)
+    assert third["verified"] and third["best"]["metrics"]["macs"] == again["best"]["metrics"]["macs"]
+    unknown = prune("first:zzz", "--budget", "60%", *QUICK)
+    assert unknown.exit_code == 2 and "'first' has no trial 'zzz' among its 1; the nearest are" in unknown.stderr
     # a trained original answers for blended images, a random one knows nothing of them
     assert [RunDir.read(Path(name)).config["augmentation"]["mixup"] for name in ("first", "second")] == [0.0, 0.2]
 
@@ -199,7 +205,13 @@ def test_weights_of_a_file_are_those_that_are_cut(folder):
         (["python:tiny_net:tiny", "-b", "50%", "--depth"], "--depth judges networks by their outputs, and there are none"),
         (["python:tiny_net:tiny", "-b", "50%", "--finetune-epochs", "2"], "--finetune-epochs 2 needs images to train on"),
         (["python:tiny_net", "-b", "50%"], "write python:package.module:function"),
-        (["python:no_such_file:net", "-b", "50%"], "cannot be made (No module named 'no_such_file')"),
+        (["python:no_such_file:net", "-b", "50%"], "cannot be made (ModuleNotFoundError: No module named 'no_such_file')"),
+        (["python:tiny_net:broken", "-b", "50%"], "(ValueError: no luck at "),
+        (["python:tiny_net:broken", "-b", "50%"], "tiny_net.py:31 in broken: raise ValueError('no luck'))"),
+        (
+            ["python:tiny_net:branching", "-b", "50%", "--shape", "1x8x8"],
+            "in forward: if x.sum() > 0:); check the shape, and keep",
+        ),
         (["python:tiny_net:number", "-b", "50%"], "is int; the function must return an nn.Module"),
         (["python:tiny_net:tiny", "-b", "50%", "--weights", "none.pt"], "cannot read weights 'none.pt'"),
         (["torchvision:resnet5", "-b", "50%"], "torchvision has no model 'resnet5'; nearest: resnet50"),
@@ -207,7 +219,20 @@ def test_weights_of_a_file_are_those_that_are_cut(folder):
             ["python:tiny_net:tiny", "-b", "50%", "--method", "shrink", "--shape", "1x8x8"],
             "--method 'shrink' is not known; choose one of cut, grow",
         ),
-        (["python:tiny_net:tiny", "--sparsity", "0.5", "--shape", "1x8x8"], "--sparsity 0.5 is of --method sparse"),
+        (
+            ["python:tiny_net:tiny", "--sparsity", "0.5", "--shape", "1x8x8"],
+            "--sparsity 0.5 is of --method sparse, and this is cut",
+        ),
+        (["python:tiny_net:tiny", "--method", "sparse", "--sparsity", "0.5", "--depth"], "--depth is of --method cut"),
+        (
+            ["python:tiny_net:tiny", "--method", "sparse", "--sparsity", "0.6", "--pattern", "1:4", "--shape", "1x8x8"],
+            "sparsity 0.6 is none of 1:4, where whole weights of each 4 go; give 0.25 or 0.5 or 0.75",
+        ),
+        (["python:tiny_net:tiny", "--sweep", "30,,40%"], "--sweep '30,,40%' was not understood"),
+        (["python:tiny_net:tiny", "--sweep", ""], "--sweep '' was not understood"),
+        (["python:tiny_net:tiny", "-b", "half"], "or 50%, 50%params, 50%B, 50%latency"),
+        (["cifar-resnet20", "--data", "digits", "-b", "50%"], "digits has such images: give others, or a --resolution"),
+        (["model.onnx", "-b", "50%"], "network 'model.onnx' is a graph, and a module is needed; give the run"),
         (["python:tiny_net:tiny", "--method", "sparse", "-b", "50%", "--shape", "1x8x8"], "--method sparse wants --sparsity"),
         (["python:tiny_net:tiny", "--method", "grow", "-b", "50%", "--shape", "1x8x8"], "--method grow trains the network"),
         (["python:tiny_net:tiny", "-b", "50%", "--precision", "int8"], "pruning delivers networks in floating point"),
@@ -237,3 +262,28 @@ def test_data_of_other_classes_are_refused(folder):
     assert result.exit_code == 2
     assert "python:tiny_net:wide tells 12 classes apart, and digits has 10 (0, 1, 2, ...)" in result.stderr
     assert np.all([not p.name.startswith("runs") for p in folder.iterdir()])
+
+
+def test_two_aims_that_end_in_the_same_network_have_it_once_and_trained(folder):
+    uniform = ("python:tiny_net:tiny", "--allocation", "uniform", *QUICK)
+    done(*uniform, "--budget", "50%", "--out", "one")
+    result = done(*uniform, "--budget", "50%", "--sweep", "50,50.01,70%", "--out", "several")
+    assert "50.01% ends with network" in result.stderr
+    one, several = trials("one"), trials("several")
+    assert [row["key"] for row in several[:3]] == [one[0]["key"], one[1]["key"], one[1]["key"]] and len(several) == 4
+    assert several[1]["scores"] == several[2]["scores"] == one[1]["scores"]
+    kept = [reload(Path(run) / "networks" / one[1]["key"]).state_dict() for run in ("one", "several")]
+    assert all(torch.equal(a, b) for a, b in zip(*(state.values() for state in kept), strict=True))
+
+
+def test_a_level_that_no_cut_keeps_is_left_out_of_a_sweep(folder):
+    result = done("python:tiny_net:tiny", "--sweep", "1,60%", *QUICK, "--out", "run", "--json")
+    assert "warning: 1% is left out: no cut keeps 1%" in result.stderr
+    assert [row["state"] for row in RunDir.read(Path("run")).trials()] == ["complete", "infeasible", "complete"]
+    assert json.loads(result.stdout)["verified"] and Path("run/report.html").is_file()
+    assert prune("python:tiny_net:tiny", "--sweep", "1,2%", *QUICK, "--out", "none").exit_code == 3
+
+
+def test_what_no_cut_keeps_is_refused_before_anything_is_measured(folder):
+    result = prune("python:tiny_net:tiny", "--budget", "1%", *QUICK, "--out", "run")
+    assert result.exit_code == 3 and "distortion curves" not in result.stderr and "importance" not in result.stderr

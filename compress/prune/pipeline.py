@@ -206,12 +206,19 @@ def _allocation(recipe: Recipe, has_curves: bool) -> str:
     return "rd" if has_curves else "isomorphic"
 
 
+def possible(subject: Subject, budgets: Sequence[Budget], recipe: Recipe) -> None:
+    """Make sure that cuts keep absolute budgets, before anything is measured. Raises InvalidBudget, InfeasibleBudget."""
+    scores = {group.name: np.zeros(group.width) for group in subject.groups}
+    if due := _due(subject, budgets):
+        Problem(subject.groups, scores, subject.widths, due, recipe.round_to, recipe.least).check()
+
+
 def allocated(subject: Subject, ranking: Ranking, budgets: Sequence[Budget], recipe: Recipe) -> Keep:
     """The units that each group keeps under absolute budgets. Raises InvalidBudget, InfeasibleBudget.
 
     Budgets that hold already, as some of several do after a step, are not asked for: no cut breaks them.
     """
-    due = tuple(budget for budget in budgets if budget.check(subject.cost))
+    due = _due(subject, budgets)
     name = _allocation(recipe, bool(ranking.curves))
     problem = Problem(
         subject.groups,
@@ -223,6 +230,10 @@ def allocated(subject: Subject, ranking: Ranking, budgets: Sequence[Budget], rec
         ranking.curves if name in CURVED else {},
     )
     return ALLOCATIONS[name](problem)
+
+
+def _due(subject: Subject, budgets: Sequence[Budget]) -> tuple[Budget, ...]:
+    return tuple(budget for budget in budgets if budget.check(subject.cost))
 
 
 def carved(subject: Subject, ranking: Ranking, keep: Keep, calibration: Calibration) -> tuple[Subject, tuple[Cut, ...]]:

@@ -18,11 +18,11 @@ PREFIXES = ("module.", "_orig_mod.")  # of torch.nn.DataParallel and torch.compi
 NAMED = 3  # mismatches in one message
 
 
-def load_into(module: nn.Module, path: Path) -> None:
+def load_into(module: nn.Module, path: Path, about_classes: str = "") -> None:
     """Load the weights of `path` into `module`, whose names and shapes they must have, all of them.
 
-    Batch counters of norms may be missing. Raises InvalidSetting, with the first mismatches; `module` may then hold some
-    of the weights.
+    `about_classes` is said where they do not fit. Batch counters of norms may be missing. Raises InvalidSetting, with the first
+    mismatches; `module` may then hold some of the weights.
     """
     found = read_weights(path)
     try:
@@ -33,7 +33,7 @@ def load_into(module: nn.Module, path: Path) -> None:
         more = f"; and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
         raise InvalidSetting(
             f"weights {str(path)!r} do not fit {type(module).__name__}: {'; '.join(rows[:NAMED])}{more}; "
-            "give the weights of this very network, with as many classes"
+            f"give the weights of this very network, with as many classes{about_classes}"
         ) from error
 
 
@@ -122,4 +122,10 @@ def _mismatches(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> 
         for name, t in expected.items()
         if name not in found and not name.endswith("num_batches_tracked")
     ]
-    return shapes + missing + [f"{n} {tuple(t.shape)} is unknown to the network" for n, t in found.items() if n not in expected]
+    unknown = sorted((name for name in found if name not in expected), key=_natural)
+    return shapes + missing + [f"{name} {tuple(found[name].shape)} is unknown to the network" for name in unknown]
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts layer2 before layer10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]

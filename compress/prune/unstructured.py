@@ -7,6 +7,7 @@ kernels made for it; no pattern here changes the time of an exported fp32 model.
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -115,13 +116,24 @@ def _n_of_m(n: int, m: int, weights: Mapping[str, Tensor], sparsity: float) -> M
     return {name: _kept_in_groups(w, m, round(m * sparsity)) for name, w in weights.items() if w.shape[1] % m == 0}
 
 
+# at least so many of how many neighbours stay
+NEIGHBOURS: Mapping[str, tuple[int, int]] = {"2:4": (2, 4), "1:4": (1, 4), "4:8": (4, 8)}
 PATTERNS: Mapping[str, Callable[[Mapping[str, Tensor], float], Masks]] = {
     "global": _overall,
     "layer": _each_layer,
-    "2:4": partial(_n_of_m, 2, 4),
-    "1:4": partial(_n_of_m, 1, 4),
-    "4:8": partial(_n_of_m, 4, 8),
+    **{name: partial(_n_of_m, *pair) for name, pair in NEIGHBOURS.items()},
 }
+
+
+def check_reachable(sparsity: float, pattern: str) -> None:
+    """Make sure that a pattern can have just this share of zeros. Raises InvalidSetting with those that it can have."""
+    if pattern not in NEIGHBOURS:
+        return
+    n, m = NEIGHBOURS[pattern]
+    shares = [gone / m for gone in range(1, m - n + 1)]
+    if not any(math.isclose(sparsity, share, abs_tol=1e-6) for share in shares):
+        known = " or ".join(f"{share:g}" for share in shares)
+        raise InvalidSetting(f"sparsity {sparsity:g} is none of {pattern}, where whole weights of each {m} go; give {known}")
 
 
 def _without_smallest(sizes: Tensor, sparsity: float) -> Tensor:

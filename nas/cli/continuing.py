@@ -14,9 +14,10 @@ from nas import files
 from nas.cli.pruning.flow import prune_job_in
 from nas.cli.pruning.job import PruneJob, make_prune_job, prune_configuration
 from nas.cli.pruning.settings import PruneSettings
-from nas.cli.pruning.stages import CUTS, NETWORKS, STAGES
+from nas.cli.pruning.stages import CUTS, STAGES
 from nas.cli.recipe import FineTuneSettings
 from nas.cli.settings import of_run
+from nas.cli.sources import NETWORKS
 from nas.rundir import RunDir
 
 

@@ -67,6 +67,9 @@ BatchSize = Annotated[int, typer.Option(help="Images per step of fine-tuning.")]
 Mixup = Annotated[
     float | None, typer.Option(min=0, help="Alpha of mixup; 0 for none.", show_default="0.2 with a teacher, none without")
 ]
+Precision = Annotated[
+    str, typer.Option("--precision", help="Precision of the timed network: fp32, bf16 or fp16, as far as the runtime has it.")
+]
 Lr = Annotated[float | None, typer.Option("--lr", help="Peak learning rate.", show_default="0.01 for sgd, 0.0002 for adamw")]
 
 
@@ -105,7 +108,7 @@ def prune(  # noqa: PLR0913 - the options of a command are its parameters
     mixup: Mixup = None,
     train_precision: opt.TrainPrecision = DEFAULTS.train_precision,
     runtime: opt.Runtime = None,
-    precision: opt.TargetPrecision = DEFAULTS.precision,
+    precision: Precision = DEFAULTS.precision,
     batch: opt.Batch = DEFAULTS.batch,
     device: opt.Device = DEFAULTS.device,
     threads: opt.Threads = None,

@@ -22,17 +22,19 @@ from compress.prune.saved import SOURCE, load_pruned, read_history, read_source
 from compress.prune.sparse_training import activated
 from nas import files
 from nas.architecture import Architecture, SearchSpace
-from nas.cli.keys import record_of
+from nas.cli.keys import key_of, record_of
 from nas.cli.space import space_of
 from nas.cost.onnx_plan import onnx_plan
 from nas.cost.trace import Untraceable, trace
 from nas.errors import InvalidSetting, MissingPackage
 from nas.plan import Plan
 from nas.rundir import RunDir
+from nas.users_code import place_of
 
 Shape = tuple[int, int, int]
 DEFAULT_SHAPE = (3, 224, 224)
-BEST = "best/architecture.json"
+BEST_FOLDER, NETWORKS = "best", "networks"
+BEST = f"{BEST_FOLDER}/architecture.json"
 FORMS = (
     "torchvision:NAME, timm:NAME, cifar-resnet20 to cifar-resnet110, python:MODULE:FUNCTION, a run directory, "
     "RUN:KEY for one of its trials, an architecture.json, or a model.onnx"
@@ -76,8 +78,8 @@ def read_network(text: str, shape: Shape | None = None) -> Network:
     for form, reader in PLANS.items():
         if text.startswith(form) or text.endswith(form):
             return reader(text, shape)
-    if is_pruned(text):
-        return _plan_of_module(text, shape or shape_of(read_source(Path(text) / "best")))
+    if folder := pruned_folder(text):
+        return _plan_of_module(text, shape or shape_of(read_source(folder)))
     return _plan_of_architecture(text, shape)
 
 
@@ -91,8 +93,10 @@ def module_of(text: str, classes: int | None = None) -> nn.Module:
     for form, reader in MODULES.items():
         if text.startswith(form):
             return reader(text.removeprefix(form), classes)
-    if is_pruned(text):
-        return reload(Path(text) / "best")
+    if folder := pruned_folder(text):
+        return reload(folder)
+    if text.endswith(".onnx"):
+        raise InvalidSetting(f"network {text!r} is a graph, and a module is needed; give the run, or the network, it came from")
     space, arch = architecture_of(text)
     return space.network(arch)
 
@@ -127,6 +131,20 @@ def rebuilt(folder: Path) -> nn.Module:
 def is_pruned(text: str) -> bool:
     """Whether `text` is the directory of a run that delivered a pruned network."""
     return (Path(text) / "best" / SOURCE).is_file()
+
+
+def pruned_folder(text: str) -> Path | None:
+    """Where a pruned network is stored: that which a run delivered, or RUN:KEY, any that it made; None for other networks.
+
+    Raises InvalidSetting for a key that a run of `nas prune` does not have.
+    """
+    if is_pruned(text):
+        return Path(text) / BEST_FOLDER
+    run, colon, key = text.rpartition(":")
+    if not (colon and is_pruned(run)):
+        return None
+    stored = Path(run) / NETWORKS
+    return stored / key_of(run, sorted(folder.parent.name for folder in stored.glob(f"*/{SOURCE}")), key)
 
 
 def shape_of(source: Mapping[str, Any]) -> Shape:
@@ -213,8 +231,11 @@ def _python(name: str, classes: int | None) -> nn.Module:
     sys.path.insert(0, os.getcwd())  # as `python -m` does
     try:
         module = getattr(importlib.import_module(module_name), function)()
-    except (ImportError, AttributeError, TypeError) as error:
-        raise InvalidSetting(f"network 'python:{name}' cannot be made ({error}); name a function without arguments") from error
+    except Exception as error:  # the user's code can raise anything
+        reason = f"{type(error).__name__}: {error}{place_of(error)}"
+        raise InvalidSetting(
+            f"network 'python:{name}' cannot be made ({reason}); name a function that takes no arguments and gives the module"
+        ) from error
     finally:
         sys.path.remove(os.getcwd())
     if not isinstance(module, nn.Module):

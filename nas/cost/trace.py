@@ -14,6 +14,7 @@ from nas.cost.evaluation_mode import evaluation_mode
 from nas.cost.trace_handlers import FUNCTIONS, MODULES, Draft, Shape, as_map, parameter, shared, unknown
 from nas.errors import InvalidSetting
 from nas.plan import INPUT, Layer, Plan
+from nas.users_code import place_of
 
 
 class Untraceable(InvalidSetting):
@@ -46,8 +47,8 @@ def _run(module: nn.Module, image: Tensor) -> tuple[fx.GraphModule, dict[fx.Node
     except (TypeError, ValueError, RuntimeError, AttributeError, LookupError, AssertionError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise Untraceable(
-            f"{type(module).__name__} cannot be traced on an input of shape {tuple(image.shape)} ({reason}); check the shape, "
-            "keep control flow that depends on tensors out of its forward, or count it with nas.cost.recount"
+            f"{type(module).__name__} cannot be traced on an input of shape {tuple(image.shape)} ({reason}{place_of(error)}); "
+            "check the shape, and keep control flow that depends on tensors out of its forward"
         ) from error
     return graph, shapes.shapes
 

@@ -122,6 +122,14 @@ def check_labels(where: str, labels: Tensor, names: tuple[str, ...] = ()) -> tup
     return class_names
 
 
+def check_test_labels(where: str, labels: np.ndarray, classes: int) -> None:
+    """Check that test labels (N,) are of the `classes` that training has. Raises InvalidData."""
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        wrong = low if low < 0 else high
+        raise InvalidData(f"{where}: a test label is {wrong}; training has the classes 0..{classes - 1}: use the same")
+
+
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel of uint8 images (N, C, H, W), for pixels scaled to 0..1.
 
@@ -158,10 +166,7 @@ def _resized(split: ArraySplit, side: int) -> ArraySplit:
 def _load_test(source: ArraySource, native: tuple[int, ...], classes: int, side: int) -> ArraySplit:
     split, _ = _read(source, "test")
     check_same_kind(source.name, native, tuple(split.images.shape[1:]))
-    low, high = int(split.labels.min()), int(split.labels.max())
-    if low < 0 or high >= classes:
-        wrong = low if low < 0 else high
-        raise InvalidData(f"{source.name}: a test label is {wrong}; training has the classes 0..{classes - 1}: use the same")
+    check_test_labels(source.name, split.labels.numpy(), classes)
     return _resized(split, side)
 
 

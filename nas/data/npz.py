@@ -9,7 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from nas.data.arrays import Arrays, ArraySource, Header, Part, build, check_headers, check_same_kind, image_shape
+from nas.data.arrays import (
+    Arrays,
+    ArraySource,
+    Header,
+    Part,
+    build,
+    check_headers,
+    check_same_kind,
+    check_test_labels,
+    image_shape,
+)
 from nas.data.config import DataConfig
 from nas.data.dataset import Dataset
 from nas.errors import InvalidData
@@ -21,7 +31,8 @@ _UNREADABLE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib
 def load_npz(config: DataConfig) -> Dataset:
     """The data set `npz:FILE`, with the arrays REQUIRED and, if it likes, class_names. Raises InvalidData.
 
-    Of the test arrays only type and shape are looked at, so that what does not fit is told before a long run, not after it.
+    Of the test arrays only types, shapes and the range of the labels are looked at, so that what does not fit is told before
+    a long run, not after it.
     """
     path = config.location
     headers = _headers(path)
@@ -31,7 +42,9 @@ def load_npz(config: DataConfig) -> Dataset:
     for part in ("train", "test"):
         check_headers(str(path), part, headers[f"{part}_images"], headers[f"{part}_labels"])
     check_same_kind(str(path), image_shape(headers["train_images"]), image_shape(headers["test_images"]))
-    return build(ArraySource(str(path), partial(_read, path), flip=True), config)
+    data = build(ArraySource(str(path), partial(_read, path), flip=True), config)
+    check_test_labels(str(path), _array(path, "test_labels"), data.classes)
+    return data
 
 
 def _headers(path: Path) -> dict[str, Header]:
@@ -58,6 +71,14 @@ def _read(path: Path, part: Part) -> Arrays:
         with np.load(path, allow_pickle=False) as arrays:
             names = arrays["class_names"] if "class_names" in arrays else ()
             return Arrays(arrays[f"{part}_images"], arrays[f"{part}_labels"], tuple(map(str, names)))
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from error
+
+
+def _array(path: Path, name: str) -> np.ndarray:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return arrays[name]
     except _UNREADABLE as error:
         raise _unreadable(path, error) from error
 

@@ -19,6 +19,7 @@ from compress.prune.pipeline import (
     analysed,
     example_of,
     further,
+    possible,
     ranked,
 )
 from compress.prune.widths import Latency
@@ -27,7 +28,7 @@ from nas.cli.progress import Bar, bar, log
 from nas.cli.pruning.clock import Clock, SideBySide, on_time, time_model
 from nas.cli.pruning.job import Aim, PruneJob, calibration_of
 from nas.cost.recount import state_bytes
-from nas.errors import InvalidBudget, InvalidSetting
+from nas.errors import InfeasibleBudget, InvalidBudget, InvalidSetting
 
 # of a limit in ms: what one file takes differs by so much from one measurement to the next
 HEADROOM = 0.97
@@ -92,7 +93,7 @@ def cut_to(workshop: Workshop, aim: Aim) -> tuple[Pruned, SideBySide]:
     """Cut the original until the budgets of `aim` hold, those in ms by the clock.
 
     Where the clock does not confirm a plan, the limit of the next plan is corrected by what was measured, ATTEMPTS times at
-    most; the network that is then nearest is returned. Raises InvalidBudget, InfeasibleBudget.
+    most, or until no cut could keep it; the network that is then nearest is returned. Raises InvalidBudget, InfeasibleBudget.
     """
     timed = on_time(aim.budgets)
     others = absolute_budgets(workshop, tuple(b for b in aim.budgets if b is not timed))
@@ -102,12 +103,19 @@ def cut_to(workshop: Workshop, aim: Aim) -> tuple[Pruned, SideBySide]:
     subject = workshop.timed_subject
     whole = subject.cost.metrics[LATENCY].value
     share = timed.limit if timed.relative else _share(workshop, timed)
-    planned_for = replace(timed, limit=share * HEADROOM * whole, relative=False)
+    planned_for = replace(timed, limit=share * whole, relative=False, aim=HEADROOM)
     start = _start(workshop, subject, (*others, planned_for))
-    correction, tries = 1.0, []
+    correction = 1.0
+    tries: list[tuple[Pruned, SideBySide]] = []
     for attempt in range(1, ATTEMPTS + 1):
         budget = replace(planned_for, limit=planned_for.limit / correction)
-        found = _cut(start, (*others, budget))
+        try:
+            found = _cut(start, (*others, budget))
+        except (InfeasibleBudget, InvalidBudget):
+            if not tries:
+                raise
+            log("no other cut would come nearer: the nearest one is taken")
+            break
         times = workshop.clock.side_by_side(found.module)
         tries.append((found, times))
         log(f"cut {attempt}: {times.ratio:.1%} of the original's time, {times.cut.value:.3g} ms; the budget is {share:.1%}")
@@ -160,12 +168,15 @@ def _share(workshop: Workshop, budget: Budget) -> float:
     taken = workshop.clock.side_by_side(workshop.job.original.module).original.value
     if taken <= budget.limit:
         raise InvalidBudget(
-            f"budget {budget.text!r}: {workshop.job.original.name} takes {taken:.3g} ms, so nothing is to be cut"
+            f"budget {budget.text!r}: {workshop.job.original.name} takes {taken:.3g} ms, so nothing is to be cut; "
+            "give a smaller one"
         )
     return budget.limit / taken
 
 
 def _start(workshop: Workshop, subject: Subject, budgets: tuple[Budget, ...]) -> Start:
+    if not workshop.job.recipe.depth:  # else blocks may go, too
+        possible(subject, budgets, workshop.job.recipe)
     with reporting() as report:
         return Start(workshop, shortened(subject, budgets, workshop.job.recipe, workshop.calibration, report))
 

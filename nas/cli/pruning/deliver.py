@@ -22,8 +22,8 @@ from nas.cli.deliver import BEST, VERIFIED_IMAGES, VERIFY, delivered_row, header
 from nas.cli.progress import log
 from nas.cli.pruning.clock import Clock
 from nas.cli.pruning.job import PruneJob
-from nas.cli.pruning.stages import NETWORKS, cost_of, network_of
-from nas.cli.sources import rebuilt
+from nas.cli.pruning.stages import cost_of, network_of
+from nas.cli.sources import NETWORKS, rebuilt
 from nas.cost.recount import recount
 from nas.evaluation.supernet import accuracy
 from nas.rundir import RunDir
@@ -101,7 +101,7 @@ def chosen(job: PruneJob, trials: Sequence[Trial]) -> Trial:
 
     Without --budget, the smallest one that loses at most --max-drop points; where all lose more, the one that loses least.
     """
-    cut = list(trials[1:])
+    cut = [trial for trial in trials[1:] if trial.state == "complete"]
     budgets = absolute(job.budgets, trials[0])
     if budgets:
         kept = [t for t in cut if not excess(budgets, t.cost)] or cut[:1]
@@ -122,9 +122,9 @@ def absolute(budgets: Sequence[Budget], original: Trial) -> tuple[Budget, ...]:
 def front_of(job: PruneJob, trials: Sequence[Trial]) -> list[Trial]:
     """Networks, the original among them, that no other one beats in validation error and in what the budgets limit."""
     metrics = job.objectives or ["macs"]
-    errors = [1 - t.scores.get("val_accuracy", 0.0) for t in trials]
-    points = [[error, *(t.cost.values()[m] for m in metrics)] for error, t in zip(errors, trials, strict=True)]
-    return [trials[i] for i in pareto_front(points)]
+    complete = [trial for trial in trials if trial.state == "complete"]
+    points = [[1 - t.scores.get("val_accuracy", 0.0), *(t.cost.values()[m] for m in metrics)] for t in complete]
+    return [complete[i] for i in pareto_front(points)]
 
 
 def write_verified(job: PruneJob, run: RunDir, clock: Clock, stored: Stored, folder: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from nas.cli.existing import augmentation_of, configuration, data_for, read_data
 from nas.cli.job import LEARNING_RATES, SMALL_NETWORK, pick_device
 from nas.cli.profiling import bench_for
 from nas.cli.pruning.original import Original, read_original
-from nas.cli.pruning.settings import PruneSettings
+from nas.cli.pruning.settings import PRUNE_DEFAULTS, PruneSettings
 from nas.cost.counting import count
 from nas.data.augment import Augmentation
 from nas.data.dataset import Dataset, epoch_batches
@@ -34,6 +34,12 @@ LABELLED = (6e10, 64, 512)
 CURVES = (6e10, 32, 512)
 NORMS = (5e11, 128, 2048)
 BATCH = 128
+# what other methods do not look at
+OF_METHOD = {
+    **dict.fromkeys(("importance", "allocation", "steps", "depth"), "cut"),
+    **dict.fromkeys(("sparsity", "pattern", "activation"), "sparse"),
+    "grow_epochs": "grow",
+}
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,10 @@ def make_prune_job(settings: PruneSettings) -> PruneJob:
     _check_needs(settings)
     device = pick_device(settings.device)
     if settings.precision == "int8":
-        raise InvalidSetting("--precision 'int8': pruning delivers networks in floating point; quantize what it delivers")
+        raise InvalidSetting(
+            "--precision 'int8': pruning delivers networks in floating point; give fp32, and quantize what it delivers: "
+            "nas quantize RUN, or a recipe for nas compress"
+        )
     bench = bench_for(settings.runtime, Setting(str(device), settings.precision, settings.batch, settings.threads or 1))
     data = read_data(settings)
     original = read_original(settings, data)
@@ -141,6 +150,13 @@ def prune_configuration(job: PruneJob) -> dict[str, Any]:
 
 def _check_needs(settings: PruneSettings) -> None:
     """Raise InvalidSetting for what cannot be done without data, where there are none; MissingPackage."""
+    for name, method in OF_METHOD.items():
+        value = getattr(settings, name)
+        if settings.method in OF_METHOD.values() and settings.method != method and value != getattr(PRUNE_DEFAULTS, name):
+            option = f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}")
+            raise InvalidSetting(
+                f"{option} is of --method {method}, and this is {settings.method}; drop it, or choose {method}"
+            )
     reason = needs_data(recipe_of(settings))
     if settings.importance.startswith("nni-"):
         require_nni()
@@ -156,19 +172,19 @@ def _aims(settings: PruneSettings) -> tuple[Aim, ...]:
     for budget in budgets:
         _check_budget(budget)
     aims = [Aim(" ".join(settings.budget), budgets)] if budgets else []
-    aims += [Aim(budget.text, (budget,)) for budget in sweep_of(settings.sweep)] if settings.sweep else []
+    aims += [Aim(budget.text, (budget,)) for budget in sweep_of(settings.sweep)] if settings.sweep is not None else []
     if settings.sparsity is not None:
         aims.append(Aim(f"{settings.sparsity:.0%} zeros, {settings.pattern}", ()))
     if not aims:
         raise InvalidBudget("no --budget was given; say what the network may cost, for example --budget 50%")
-    return tuple(aims)
+    return tuple(dict.fromkeys(aims))  # a level of the sweep may be the budget itself
 
 
 def sweep_of(text: str) -> tuple[Budget, ...]:
     """Read `30,40,50%` or `20,30MFLOPs`: numbers without a unit take that of the last. Raises InvalidBudget."""
     parts = [part.strip() for part in text.split(",")]
     match = re.fullmatch(r"[\d.]+\s*([a-zA-Z%].*)", parts[-1])
-    if match is None:
+    if match is None or not all(parts):
         raise InvalidBudget(f"--sweep {text!r} was not understood; write levels with the unit after the last, like 30,50,70%")
     budgets = tuple(Budget.parse(part if re.search(r"[^\d.]", part) else part + match[1]) for part in parts)
     for budget in budgets:

@@ -14,7 +14,7 @@ from compress.prune.growing import Growing, Growth, growing, result
 from compress.prune.history import History
 from compress.prune.pipeline import Pruned, example_of, further
 from compress.prune.sparse_training import Ramp, activated, finish, masked
-from compress.prune.unstructured import compressed_bytes
+from compress.prune.unstructured import check_reachable, compressed_bytes
 from nas.budget import Metric
 from nas.cli.existing import training_of
 from nas.cli.job import LEARNING_RATES
@@ -69,9 +69,7 @@ class Cut:
     follows_features = True
 
     def check(self, job: PruneJob) -> None:
-        """Nothing of sparsity belongs here."""
-        if job.settings.sparsity is not None:
-            raise InvalidSetting(f"--sparsity {job.settings.sparsity} is of --method sparse; add it, or give a --budget")
+        """All settings go together."""
 
     def make(self, workshop: Workshop, run: RunDir, aim: Aim) -> Made:
         """Cut to the budgets."""
@@ -97,7 +95,6 @@ class Grow(Cut):
 
     def check(self, job: PruneJob) -> None:
         """Growing is a training, and knows one kind of cost."""
-        super().check(job)
         if job.data is None:
             raise InvalidSetting("--method grow trains the network and needs images; give --data")
         for aim in job.aims:
@@ -138,6 +135,7 @@ class Sparse(Cut):
             raise InvalidSetting(
                 "--method sparse wants --sparsity, such as 0.8, and no --budget: zeros cost what all weights cost"
             )
+        check_reachable(job.settings.sparsity, job.settings.pattern)
 
     def make(self, workshop: Workshop, run: RunDir, aim: Aim) -> Made:
         """Set the smallest weights to zero at once: what the training then does better, over its ramp."""

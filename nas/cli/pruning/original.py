@@ -15,11 +15,23 @@ from compress.export import WEIGHTS, load_weights
 from compress.prune.attention import prepare
 from compress.prune.cifar_resnet import CIFAR_RESNETS, INPUT_SHAPE, MEAN, STD
 from compress.prune.pipeline import example_of
-from compress.prune.saved import SOURCE
+from compress.prune.saved import read_history, read_source
 from compress.prune.sources import load_into
 from compress.quantize.saved import QUANTIZATION
 from nas.cli.shared_settings import ExistingSettings
-from nas.cli.sources import BEST, DEFAULT_SHAPE, Shape, architecture_of, build, full_name, read_shape, reload, shape_of
+from nas.cli.sources import (
+    BEST,
+    BEST_FOLDER,
+    DEFAULT_SHAPE,
+    Shape,
+    architecture_of,
+    build,
+    full_name,
+    pruned_folder,
+    read_shape,
+    reload,
+    shape_of,
+)
 from nas.cost.trace import trace
 from nas.data.dataset import Dataset
 from nas.errors import InvalidSetting
@@ -61,16 +73,16 @@ def read_original(settings: ExistingSettings, data: Dataset | None) -> Original:
     Random weights without data get norms that fit noise: signals would fade or blow up, and the logits would tell nothing.
     Raises InvalidSetting if there is no such network, or if weights or data do not fit it.
     """
-    text, weights, run = full_name(settings.network), settings.weights, Path(settings.network)
-    if run.is_dir():
-        return _of_run(run, weights, data)
+    text, weights = full_name(settings.network), settings.weights
+    if Path(text).is_dir() or pruned_folder(text):
+        return _of_run(text, weights, data)
     classes = data.classes if data is not None and not text.startswith(OWN_CLASSES) else None
     shape = _image_shape(settings, text, data)
     source = {"network": text, "classes": classes, "shape": list(shape)}
     module = build(source)
     mean, std = _statistics(text, module)
     if weights:
-        load_into(module, Path(weights))
+        load_into(module, Path(weights), f" ({data.name} has {classes} classes)" if data is not None and classes else "")
     original = Original(text, prepare(module).eval(), shape, source, mean, std, bool(weights))
     _check(original, data)
     if not weights and data is None:
@@ -88,30 +100,30 @@ def statistics_of(original: Original, data: Dataset) -> tuple[tuple[float, ...],
 # -- parts
 
 
-def _of_run(path: Path, weights: str | None, data: Dataset | None) -> Original:
-    """The network that a run delivered, with its weights."""
+def _of_run(text: str, weights: str | None, data: Dataset | None) -> Original:
+    """The network that a run delivered, or RUN:KEY, another one that it cut, with its weights."""
     if weights:
-        raise InvalidSetting(f"--weights {weights!r}: {str(path)!r} has its own, in best/{WEIGHTS}; drop --weights")
-    run = RunDir.read(path)
-    stored, folder = run.config["data"], path / "best"
-    if (folder / QUANTIZATION).is_file():
-        raise InvalidSetting(f"{str(path)!r} holds a network that is quantized already; give the one that it was made of")
-    if (folder / SOURCE).is_file():
+        raise InvalidSetting(f"--weights {weights!r}: {text!r} has its own, in {WEIGHTS}; drop --weights")
+    folder = pruned_folder(text)
+    run = RunDir.read(Path(text) if Path(text).is_dir() else Path(text.rpartition(":")[0]))
+    if (run.path / BEST_FOLDER / QUANTIZATION).is_file():
+        raise InvalidSetting(f"{text!r} holds a network that is quantized already; give the one that it was made of")
+    if folder is not None:
         module = reload(folder)
-        earlier = run.read_json(f"best/{SOURCE}")
-        assert isinstance(earlier, dict)
-        source: dict[str, Any] = {"pruned": earlier, "history": run.read_json("best/history.json")}
+        earlier = dict(read_source(folder))
+        source: dict[str, Any] = {"pruned": earlier, "history": read_history(folder).to_json()}
         shape = shape_of(earlier)
     else:
-        space, arch = architecture_of(str(path))
+        space, arch = architecture_of(text)
         module = space.network(arch)
-        load_weights(module, folder / WEIGHTS)
+        load_weights(module, run.path / BEST_FOLDER / WEIGHTS)
         plan = space.plan(arch)
         shape = (plan.input_channels, *plan.input_size)
         source = {"architecture": run.read_json(BEST)}
-    source |= {"network": str(path), "classes": None, "shape": list(shape)}
+    source |= {"network": text, "classes": None, "shape": list(shape)}
+    stored = run.config["data"]
     mean, std = (tuple(stored[n]) if stored.get(n) else None for n in ("mean", "std"))
-    original = Original(str(path), prepare(module).eval(), shape, source, mean, std, trained=True)
+    original = Original(text, prepare(module).eval(), shape, source, mean, std, trained=True)
     _check(original, data)
     return original
 
@@ -148,7 +160,8 @@ def _check(original: Original, data: Dataset | None) -> None:
             logits = original.module(example)
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
         first = str(error).strip().partition("\n")[0][:200]
-        raise InvalidSetting(f"{original.name} does not run on images of {shape} ({first}); choose another --shape") from error
+        remedy = "choose another --shape" if data is None else f"{data.name} has such images: give others, or a --resolution"
+        raise InvalidSetting(f"{original.name} does not run on images of {shape} ({first}); {remedy}") from error
     if not (isinstance(logits, torch.Tensor) and logits.ndim == 2 and len(logits) == 2):
         kind = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise InvalidSetting(f"{original.name} gives {kind} for two images; expected logits (2, classes): prune a classifier")

@@ -19,15 +19,16 @@ from nas.cli.pruning.cutting import Workshop
 from nas.cli.pruning.finetuning import finetuned
 from nas.cli.pruning.job import Aim, PruneJob
 from nas.cli.pruning.methods import Made, method_of, stored_sizes
-from nas.cli.sources import reload
+from nas.cli.sources import NETWORKS, reload
 from nas.cost.counting import count
 from nas.cost.recount import state_bytes
 from nas.cost.trace import trace
+from nas.errors import InfeasibleBudget
 from nas.evaluation.supernet import calibrate, judge
 from nas.rundir import RunDir
 from nas.trial import Trial
 
-CUTS, STAGES, NETWORKS = "cuts.jsonl", "stages.jsonl", "networks"
+CUTS, STAGES = "cuts.jsonl", "stages.jsonl"
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,10 @@ class Candidate:
 
 
 def trials_of(job: PruneJob, run: RunDir, workshop: Workshop) -> list[Trial]:
-    """The original as trial 0, then one trial for each aim; those that are recorded are not done again."""
+    """The original as trial 0, then one trial for each aim; those that are recorded are not done again.
+
+    Of several aims, what no cut keeps is recorded as infeasible. Raises InfeasibleBudget if that is all of them.
+    """
     done = [trial_of(record) for record in run.trials()]
     for number in range(len(done), 1 + len(job.aims)):
         start = time.monotonic()
@@ -48,6 +52,8 @@ def trials_of(job: PruneJob, run: RunDir, workshop: Workshop) -> list[Trial]:
         trial = replace(trial, seconds=time.monotonic() - start)
         run.append_trial(trial.to_json())
         done.append(trial)
+    if all(trial.state == "infeasible" for trial in done[1:]):
+        raise InfeasibleBudget(done[-1].error)
     return done
 
 
@@ -73,7 +79,13 @@ def _original_trial(job: PruneJob, workshop: Workshop) -> Trial:
 
 def _trial(job: PruneJob, run: RunDir, workshop: Workshop, number: int) -> Trial:
     aim = job.aims[number - 1]
-    candidate = _candidate(job, run, workshop, number, aim)
+    try:
+        candidate = _candidate(job, run, workshop, number, aim)
+    except InfeasibleBudget as error:
+        if len(job.aims) == 1:
+            raise
+        log(f"warning: {aim.text} is left out: {error}")
+        return Trial(number, _architecture(job, {"aim": aim.text}), "infeasible", Cost(), error=str(error))
     scores = _scores_of_stage(run, candidate.architecture.key, "cut")
     if job.epochs:
         scores = _finetuned(job, run, candidate, scores)
@@ -96,9 +108,15 @@ def _candidate(job: PruneJob, run: RunDir, workshop: Workshop, number: int, aim:
 
 
 def _recorded(job: PruneJob, run: RunDir, number: int, made: Made) -> dict[str, Any]:
-    """Save what was made, evaluate it, and record both."""
-    module = made.pruned.module.cpu().to(memory_format=torch.contiguous_format)
+    """Save what was made, evaluate it, and record both; what an earlier aim ended with is that one, trained as it may be."""
     arch = _architecture(job, dict(made.choices))
+    known = next((line for line in run.read_lines(CUTS) if line["key"] == arch.key), None)
+    if known is not None:
+        log(f"{job.aims[number - 1].text} ends with network {arch.key}, as {job.aims[known['number'] - 1].text} did")
+        record = {**known, "number": number}
+        run.append_line(CUTS, record)
+        return record
+    module = made.pruned.module.cpu().to(memory_format=torch.contiguous_format)
     save_pruned(run.path / NETWORKS / arch.key, module, made.source, made.pruned.history)
     cost = cost_of(job, module, _drift_free(run, made.times))
     if not _scores_of_stage(run, arch.key, "cut"):
