@@ -104,10 +104,14 @@ class Budget:
         if not self.relative:
             return self
         value = original.value(self.metric)
-        if value is None or not (value > 0 and math.isfinite(value)) or original.uncounted:
+        if original.uncounted:
             raise InvalidBudget(
-                f"budget {self.text!r} is relative to the original's {self.metric}, which is not known"
-                f"{' without ' + ', '.join(original.uncounted) if original.uncounted else ''}; give an absolute budget"
+                f"budget {self.text!r} cannot be judged: what {', '.join(original.uncounted)} costs is not known, and a sum "
+                "without it is no cost; keep such operations out of the network"
+            )
+        if value is None or not (value > 0 and math.isfinite(value)):
+            raise InvalidBudget(
+                f"budget {self.text!r} is relative to the original's {self.metric}, which is not known; give an absolute budget"
             )
         return replace(self, limit=self.limit * value, relative=False)
 

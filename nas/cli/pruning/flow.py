@@ -75,6 +75,9 @@ def announce(run: RunDir, summary: dict[str, Any]) -> None:
         part = "" if name.endswith("accuracy") else f"  ({after[name] / before[name]:.1%})"
         label = {"macs": "multiply-adds", "params": "parameters", "latency_ms": "latency"}.get(name, name.replace("_", " "))
         log(f"  {label:<14} {show(name, before[name])} -> {show(name, after[name])}{part}")
+    if "zero_share" in after:
+        zeros, size = after["zero_share"], show("size_bytes", after["compressed_bytes"])
+        log(f"  {'zeros':<14} {zeros:.1%} of all parameters; compressed {size} of {show('size_bytes', after['size_bytes'])}")
     for row in summary["budget"]:
         log(f"  {row['text']:<14} {'kept' if row['ok'] else 'BROKEN'}")
     if after["latency_ms"] > NO_FASTER * before["latency_ms"] and after["macs"] < before["macs"]:
