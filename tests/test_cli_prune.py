@@ -1,6 +1,7 @@
 """`nas prune` as a user runs it: on digits, with a small network of the user's own."""
 
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,7 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(folder, monkeypatch):
     def killed(*args):
         calls.append(args)
         if len(calls) == 2:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGTERM)
         fit(*args)
 
     monkeypatch.setattr(finetuning, "fit", killed)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import ParamSpec
 
 import typer
@@ -28,7 +31,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            with warnings.catch_warnings():
+            with _terminated_as_interrupted(), warnings.catch_warnings():
                 warnings.showwarning = _show_warning  # type: ignore[assignment]
                 command(*args, **kwargs)
         except NasError as error:
@@ -39,6 +42,23 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(INTERRUPTED) from None
 
     return run
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """`kill` and the schedulers of clusters end a command as Ctrl-C does, with a word on resuming."""
+    if threading.current_thread() is not threading.main_thread():  # signals are of that one
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
