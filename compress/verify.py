@@ -6,6 +6,7 @@ Unknown is not zero: what cannot be checked has failed.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -22,6 +23,8 @@ from nas.errors import CorruptRun, VerificationFailed
 TOLERANCE = 1e-3
 # of quantized networks: a value on the edge of two integers may fall to either side, and the layers after it carry that on
 INTEGER_TOLERANCE = 0.1
+# the verdict itself is written into the same folder, and no part of it
+VERDICT = "verify.json"
 # this is measured on the delivered network; what a table predicts of it is no proof
 MEASURED = ("latency_ms",)
 
@@ -65,7 +68,14 @@ def verify(inputs: VerifyInputs) -> dict[str, object]:
         "checks": checks,
         "budgets": budgets,
         "metrics": {name: vars(metric) for name, metric in cost.metrics.items()},
+        "files": digests(inputs.folder),
     }
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of the files that a network is loaded from or built by: all that describe it and its formats."""
+    found = sorted(path for path in folder.iterdir() if path.suffix == ".json" or path.name.startswith("model."))
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in found if p.is_file() and p.name != VERDICT}
 
 
 # -- same answers

@@ -66,6 +66,21 @@ def test_weights_that_were_changed_are_found(run):
     weights.save(tensors, path)
     result = verify("run", "--no-score")
     assert result.exit_code == 4 and "no longer holds what it claims" in result.stderr and "onnx:" in result.stderr
+    assert "FAILED model.safetensors was changed" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "model.onnx", "model.pt2", "source.json", "history.json", "architecture.json"]
+)
+def test_a_file_that_lost_a_byte_or_is_gone_is_found(run, name):
+    path = run / "best" / name
+    content = path.read_bytes()
+    path.write_bytes(content[:-1])
+    shortened = verify("run", "--no-score")
+    path.unlink()
+    gone = verify("run", "--no-score")
+    for result, word in ((shortened, "was changed"), (gone, "is gone")):
+        assert result.exit_code == 4 and f"{name} {word}" in result.stderr, result.stderr
 
 
 def test_claims_that_were_changed_are_found(run):

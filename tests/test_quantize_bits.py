@@ -224,7 +224,7 @@ def test_what_two_layers_read_is_not_free():
 
 def test_budgets_that_no_bits_keep(learned):
     network, batches = learned
-    with pytest.raises(InfeasibleBudget, match="no choice of bits keeps '100B': with w2a8 everywhere the network has"):
+    with pytest.raises(InfeasibleBudget, match="no choice of bits keeps '100B': with the fewest that"):
         mixed(network, [Budget.parse("100B")], original_of(network), batches[:1], MixConfig(sensitivity="output-error"))
     least = size_of(network, uniform(network, "2", "8"))
     found = mixed(

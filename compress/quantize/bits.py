@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 
@@ -28,19 +28,25 @@ BITS_BUDGETS = ("size_bytes", "bitops")
 
 @dataclass(frozen=True)
 class MixConfig:
-    """Which formats weights and inputs may have, and how the cost in accuracy is told."""
+    """Which formats weights and inputs may have, and how the cost in accuracy is told; layers of `kept` have the given one."""
 
     weights: tuple[str, ...] = ("2", "3", "4", "6", "8")
     inputs: tuple[str, ...] = (INT8,)
     sensitivity: str = "ablation"
+    kept: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the names. Raises InvalidSetting."""
         if self.sensitivity not in SENSITIVITIES:
             raise InvalidSetting(f"--sensitivity {self.sensitivity!r} is not known; choose one of {', '.join(SENSITIVITIES)}")
-        for name in (*self.weights, *self.inputs):
-            if name not in FORMATS:
-                raise InvalidSetting(f"--bits {name!r} is not a number format; choose of {', '.join(FORMATS)}")
+        for option, names in (("--bits", self.weights), ("--activation-bits", self.inputs)):
+            if unknown := [name for name in names if name not in FORMATS]:
+                raise InvalidSetting(f"{option} {unknown[0]!r} is not a number format; choose of {', '.join(FORMATS)}")
+
+    def options(self, network: Network) -> list[list[tuple[str, str]]]:
+        """What formats of weights and inputs each layer may have."""
+        free = list(product(self.weights, self.inputs))
+        return [[(self.kept[x.name],) * 2] if x.name in self.kept else free for x in network.layers]
 
 
 @dataclass(frozen=True)
@@ -64,21 +70,27 @@ def mixed(network: Network, budgets: Sequence[Budget], original: Cost, batches: 
             raise InvalidBudget(f"budget {budget.text!r} does not depend on bits; give stored weights (2MB) or 5GBitOps")
     of_weights = SENSITIVITIES[config.sensitivity](network, config.weights, batches)
     of_inputs = _input_losses(network, config.inputs, batches)
-    options = list(product(config.weights, config.inputs))
-    losses = [np.array([of_weights[x.name][w] + of_inputs[x.name][a] for w, a in options]) for x in network.layers]
+    options = config.options(network)
+    losses = [
+        np.zeros(1) if x.name in config.kept else np.array([of_weights[x.name][w] + of_inputs[x.name][a] for w, a in pairs])
+        for x, pairs in zip(network.layers, options, strict=True)
+    ]
+
+    def scheme(chosen: Sequence[int]) -> Scheme:
+        return _scheme(network, [pairs[place] for pairs, place in zip(options, chosen, strict=True)], config)
 
     def over(chosen: Sequence[int]) -> float:
-        return excess(budgets, cost_of(network, _scheme(network, [options[place] for place in chosen]), original))
+        return excess(budgets, cost_of(network, scheme(chosen), original))
 
     choices = []
     for emphasis in _emphases(len(budgets)):
-        shares = [_shares(layer, options, budgets, emphasis) for layer in network.layers]
+        shares = [_shares(x, pairs, budgets, emphasis) for x, pairs in zip(network.layers, options, strict=True)]
         choices.append(_choice(list(zip(shares, losses, strict=True)), over))
     kept = [chosen for chosen in choices if chosen is not None]
     if not kept:
         raise _infeasible(network, budgets, original, config)
     best = min(kept, key=lambda chosen: sum(float(loss[place]) for loss, place in zip(losses, chosen, strict=True)))
-    return Mixed(_scheme(network, [options[place] for place in best]), of_weights)
+    return Mixed(scheme(best), of_weights)
 
 
 def _choice(tables: Sequence[tuple[np.ndarray, np.ndarray]], over: Callable[[Sequence[int]], float]) -> list[int] | None:
@@ -113,10 +125,13 @@ def cost_of(network: Network, scheme: Scheme, original: Cost) -> Cost:
     return replace(original, metrics=metrics)
 
 
-def delivered_cost(network: Network, scheme: Scheme, file: Path, original: Cost) -> Cost:
-    """What a quantized network costs as it is handed over: its size is that of `file`, if that packs weights as they are."""
+def delivered_cost(network: Network, scheme: Scheme, file: Path, original: Cost, packed: bool = False) -> Cost:
+    """What a quantized network costs as it is handed over: its size is that of `file`, if that packs weights as they are.
+
+    `packed` tells that bits were chosen under a budget on packed weights: by that they are judged, whatever they are.
+    """
     cost = cost_of(network, scheme, original)
-    if not is_real(scheme) or min(FORMATS[name].bits for name in scheme.weights.values()) < FORMATS[INT8].bits:
+    if packed or not is_real(scheme) or min(FORMATS[name].bits for name in scheme.weights.values()) < FORMATS[INT8].bits:
         return cost
     size = Metric(file.stat().st_size, "B", f"size of {file.name}")
     return replace(cost, metrics={**cost.metrics, "size_bytes": size})
@@ -151,9 +166,10 @@ def _shares(
     return np.array(parts) @ np.array(emphasis)
 
 
-def _scheme(network: Network, chosen: Sequence[tuple[str, str]]) -> Scheme:
+def _scheme(network: Network, chosen: Sequence[tuple[str, str]], config: MixConfig) -> Scheme:
     names = [layer.name for layer in network.layers]
-    widest = max((a for _, a in chosen), key=lambda name: FORMATS[name].bits)
+    free = [a for name, (_, a) in zip(names, chosen, strict=True) if name not in config.kept]
+    widest = max(free or config.inputs, key=lambda name: FORMATS[name].bits)
     weights, inputs = ({n: pair[i] for n, pair in zip(names, chosen, strict=True)} for i in (0, 1))
     return Scheme(weights, inputs, widest)
 
@@ -181,10 +197,11 @@ def _input_losses(network: Network, formats: Sequence[str], batches: Sequence[Te
 
 
 def _infeasible(network: Network, budgets: Sequence[Budget], original: Cost, config: MixConfig) -> InfeasibleBudget:
-    least = min(config.weights, key=lambda n: FORMATS[n].bits), min(config.inputs, key=lambda n: FORMATS[n].bits)
-    cost = cost_of(network, _scheme(network, [least] * len(network.layers)), original).values()
+    fewest = [min(pairs, key=lambda pair: sum(FORMATS[name].bits for name in pair)) for pairs in config.options(network)]
+    cost = cost_of(network, _scheme(network, fewest, config), original).values()
     texts = ", ".join(f"{budget.text!r}" for budget in budgets)
     smallest = ", ".join(format_value(metric, cost[metric]) for metric in BITS_BUDGETS)
     return InfeasibleBudget(
-        f"no choice of bits keeps {texts}: with w{least[0]}a{least[1]} everywhere the network has {smallest}"
+        f"no choice of bits keeps {texts}: with the fewest that --bits, --activation-bits and --keep allow, the network has "
+        f"{smallest}"
     )

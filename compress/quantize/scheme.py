@@ -50,6 +50,8 @@ def read_precision(text: str) -> tuple[str, str]:
     if text in FORMATS and text != FLOAT:
         return text, text
     match = _UNIFORM.fullmatch(text)
+    if match and {match["weights"], match["activations"]} == {FLOAT}:
+        raise InvalidSetting(f"--precision {text!r} rounds nothing; choose a format of fewer bits for weights or activations")
     if match and match["weights"] in FORMATS and match["activations"] in FORMATS:
         return match["weights"], match["activations"]
     raise InvalidSetting(
@@ -74,12 +76,13 @@ def kept_layers(network: Network, wanted: Sequence[str]) -> dict[str, str]:
     names = [layer.name for layer in network.layers]
     found = {}
     for text in wanted:
-        name, _, number = text.partition("=")
+        name, equals, number = text.partition("=")
         place = names[_ENDS[name]] if name in _ENDS else name
         if place not in names:
             raise InvalidSetting(f"--keep {text!r}: there is no layer {name!r}; choose first, last, or of {_some(names)}")
-        format_of(number or FLOAT)
-        found[place] = number or FLOAT
+        if equals and number not in FORMATS:
+            raise InvalidSetting(f"--keep {text!r}: {number!r} is no number format; choose one of {', '.join(FORMATS)}")
+        found[place] = number if equals else FLOAT
     return found
 
 

@@ -12,7 +12,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from compress.export import write_files
-from compress.verify import VerifyInputs, verify
+from compress.verify import VERDICT, VerifyInputs, verify
 from nas import files
 from nas.architecture import Architecture
 from nas.cli import integers
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from nas.cli.pruning.job import PruneJob
     from nas.cli.quantizing.job import QuantizeJob
 
-BEST, VERIFY = "best", "verify.json"
+BEST, VERIFY = "best", VERDICT
 VERIFIED_IMAGES = 256
 # of the supernet's peak learning rate: fine-tuning starts from trained weights, which the full rate would disturb
 FINETUNE_LR = 0.3

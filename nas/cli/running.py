@@ -49,7 +49,17 @@ def concluded(run: RunDir, summary: dict[str, Any], announce: Callable[[RunDir, 
     if as_json:
         print(json.dumps(summary))
     if not summary["verified"]:
-        raise VerificationFailed(f"the network in {run.path}/best does not hold what it should: see best/verify.json")
+        raise VerificationFailed(f"the network in {run.path}/best does not hold what it should: {_failed(run)}")
+
+
+def _failed(run: RunDir) -> str:
+    """What of best/verify.json failed, in words."""
+    verdict = run.read_json("best/verify.json") if (run.path / "best/verify.json").is_file() else None
+    if not isinstance(verdict, dict) or verdict["ok"]:
+        return "a pass before the last one failed"
+    rows = [f"{row['name']} ({row['detail']})" for row in verdict["checks"] if not row["ok"]]
+    rows += [f"{row['text']} ({row['detail']})" for row in verdict["budgets"] if not row["ok"]]
+    return f"{'; '.join(rows)}; see best/verify.json"
 
 
 def data_of(config: Mapping[str, Any]) -> Dataset:

@@ -16,13 +16,13 @@ from compress.prune.saved import read_source
 from compress.quantize.bits import delivered_cost
 from compress.quantize.graph import Network
 from compress.quantize.saved import scheme_of
-from compress.verify import VerifyInputs, verify
+from compress.verify import VERDICT, VerifyInputs, digests, verify
 from nas.budget import Budget, Cost, Metric
 from nas.cli.progress import log
 from nas.cli.quantized import in_integers, is_quantized, read_quantized
 from nas.cli.running import data_of
 from nas.cli.scoring import file_accuracy
-from nas.cli.sources import architecture_of, build, is_pruned, rebuilt, shape_of
+from nas.cli.sources import BEST_FOLDER, architecture_of, build, is_pruned, rebuilt, shape_of
 from nas.cost.recount import recount
 from nas.data.dataset import Dataset
 from nas.errors import InvalidData, InvalidSetting, VerificationFailed
@@ -43,10 +43,14 @@ TIME_TOLERANCE = 0.1
 
 @dataclass(frozen=True)
 class Rounded:
-    """What is quantized: the network in floating point, which is counted, and the size that was promised."""
+    """What is quantized: the network in floating point, which is counted, the size that was promised, and whether it is real.
+
+    No time is told of what is simulated.
+    """
 
     network: Network
     stored: Metric
+    simulated: bool
 
 
 @dataclass(frozen=True)
@@ -76,23 +80,57 @@ class Delivered:
 
 def run_verify(path: Path, score: bool, as_json: bool) -> None:
     """The whole of `nas verify`. Raises InvalidSetting for what is no finished run, VerificationFailed."""
-    delivered = _delivered(last_run(path))
+    last = last_run(path)
+    rows, budgets = _file_checks(last), list[dict[str, Any]]()
+    spoiled = [row["name"] for row in rows if not row["ok"]]
+    try:
+        taken, budgets = _taken_again(last, score)
+        rows += taken
+    except Exception as error:  # files that were changed can raise anything
+        if not spoiled:
+            raise
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise VerificationFailed(
+            f"{path} no longer holds what it claims: {'; '.join(spoiled)}; what is there cannot be verified ({reason})"
+        ) from error
+    ok = all(row["ok"] for row in [*rows, *budgets])
+    for row in rows:
+        log(f"{'ok    ' if row['ok'] else 'FAILED'} {row['name']}: {_told(row)}")
+    for row in budgets:
+        log(f"{'ok    ' if row['ok'] else 'BROKEN'} {row['text']}: {show(row['metric'], row['value'])}")
+    if as_json:
+        print(json.dumps({"command": "verify", "run": str(path), "ok": ok, "checks": rows, "budgets": budgets}))
+    if not ok:
+        failed = [row["name"] for row in rows if not row["ok"]] + [row["text"] for row in budgets if not row["ok"]]
+        raise VerificationFailed(f"{path} no longer holds what it claims: {'; '.join(failed)}")
+    log(f"{path} holds what it claims")
+
+
+def _taken_again(path: Path, score: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The checks and the budgets of a finished run, each claim taken again from its files."""
+    delivered = _delivered(path)
     verdict = _verified(delivered, _bench(delivered))
     rows = [row for row in verdict["checks"] if row["name"] != "safetensors: largest logit difference"]
     rows += _time_checks(delivered, verdict["metrics"].get("latency_ms"))
-    if score:
-        rows += _score_checks(delivered)
-    ok = all(row["ok"] for row in [*rows, *verdict["budgets"]])
-    for row in rows:
-        log(f"{'ok    ' if row['ok'] else 'FAILED'} {row['name']}: {_told(row)}")
-    for row in verdict["budgets"]:
-        log(f"{'ok    ' if row['ok'] else 'BROKEN'} {row['text']}: {show(row['metric'], row['value'])}")
-    if as_json:
-        print(json.dumps({"command": "verify", "run": str(path), "ok": ok, "checks": rows, "budgets": verdict["budgets"]}))
-    if not ok:
-        failed = [row["name"] for row in rows if not row["ok"]] + [r["text"] for r in verdict["budgets"] if not r["ok"]]
-        raise VerificationFailed(f"{path} no longer holds what it claims: {'; '.join(failed)}")
-    log(f"{path} holds what it claims")
+    rows += _score_checks(delivered) if score else []
+    return rows, verdict["budgets"]
+
+
+# -- the files
+
+
+def _file_checks(path: Path) -> list[dict[str, Any]]:
+    """The files of best/ against what they were when they were verified; nothing for runs of before that was noted."""
+    folder = path / BEST_FOLDER
+    stored = RunDir.read(path).read_json(f"{BEST_FOLDER}/{VERDICT}") if (folder / VERDICT).is_file() else {}
+    known = stored.get("files", {}) if isinstance(stored, dict) else {}
+    now = digests(folder) if known else {}
+    words = {name: "is gone" if name not in now else "was changed" for name in known if now.get(name) != known[name]}
+    wrong = [
+        _row(f"{name} {word}", False, None, None, "restore it: it is another one since it was delivered")
+        for name, word in words.items()
+    ]
+    return wrong or ([_row("files", True, len(known), len(known), "as they were delivered, by SHA-256")] if known else [])
 
 
 # -- the network
@@ -117,8 +155,9 @@ def _delivered(path: Path) -> Delivered:
 def _quantized(run: RunDir, summary: Mapping[str, Any]) -> Delivered:
     found = read_quantized(run.path / "best")
     claimed = Cost({name: Metric(value, "", "claimed") for name, value in summary["best"]["metrics"].items()})
-    cost = delivered_cost(found.network, scheme_of(found.about), found.folder / "model.onnx", claimed)
-    rounded = Rounded(found.network, cost.metrics["size_bytes"])
+    packed, simulated = bool(found.about.get("packed")), bool(found.about.get("simulated"))
+    cost = delivered_cost(found.network, scheme_of(found.about), found.folder / "model.onnx", claimed, packed)
+    rounded = Rounded(found.network, cost.metrics["size_bytes"], simulated)
     return Delivered(run, summary, found.rebuilt, found.shape, found.original, rounded)
 
 
@@ -136,7 +175,8 @@ def _verified(delivered: Delivered, bench: Bench | None) -> dict[str, Any]:
     module = delivered.build().eval()
     load_weights(module, delivered.folder / WEIGHTS)
     claimed = {name: Metric(value, "", "claimed") for name, value in delivered.claimed.items() if "accuracy" not in name}
-    latency = _latency(delivered, bench) if bench is not None else claimed.get("latency_ms")
+    simulated = delivered.rounded is not None and delivered.rounded.simulated
+    latency = _latency(delivered, bench) if bench is not None and not simulated else claimed.get("latency_ms")
     budgets = tuple(Budget(row["text"], row["metric"], row["limit"]) for row in delivered.summary.get("budget", ()))
     images = torch.randn(IMAGES, *delivered.shape, generator=generator(0, "verify"))
     inputs = VerifyInputs(delivered.folder, module, delivered.build, images, Cost(claimed), budgets, latency, recount)
@@ -205,11 +245,13 @@ def _data(delivered: Delivered) -> Dataset:
 # -- words
 
 
-def _row(name: str, ok: bool, value: float, expected: float, detail: str) -> dict[str, Any]:
+def _row(name: str, ok: bool, value: float | None, expected: float | None, detail: str) -> dict[str, Any]:
     return {"name": name, "ok": ok, "value": value, "expected": expected, "detail": detail}
 
 
 def _told(row: Mapping[str, Any]) -> str:
     if row["ok"]:
         return plain(row["value"])
+    if row["value"] is None:
+        return str(row["detail"])
     return f"{plain(row['value'])}, claimed {plain(row['expected'])} ({row['detail']})"

@@ -36,7 +36,7 @@ from nas.cost.trace import trace
 from nas.data.dataset import Dataset
 from nas.errors import InvalidSetting
 from nas.plan import Plan
-from nas.rundir import RunDir
+from nas.rundir import CONFIG, RunDir
 from nas.torch_seeding import generator
 from nas.training.calibration import recalibrate
 
@@ -76,6 +76,12 @@ def read_original(settings: ExistingSettings, data: Dataset | None) -> Original:
     text, weights = full_name(settings.network), settings.weights
     if Path(text).is_dir() or pruned_folder(text):
         return _of_run(text, weights, data)
+    run, colon, _ = text.rpartition(":")
+    if colon and (Path(run) / CONFIG).is_file() and not weights:
+        raise InvalidSetting(
+            f"{text!r}: only nas prune keeps weights of each of its networks; give the run for the one that it delivered, "
+            "write the files of another one with nas extract, or name --weights"
+        )
     classes = data.classes if data is not None and not text.startswith(OWN_CLASSES) else None
     shape = _image_shape(settings, text, data)
     source = {"network": text, "classes": classes, "shape": list(shape)}

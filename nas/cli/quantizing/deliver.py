@@ -25,7 +25,7 @@ from nas.cli.deliver import BEST, VERIFIED_IMAGES, VERIFY, delivered_row, header
 from nas.cli.progress import log
 from nas.cli.quantized import in_integers
 from nas.cli.quantizing.clock import BF16, FP32, Clock
-from nas.cli.quantizing.job import INT8, QuantizeJob
+from nas.cli.quantizing.job import INT8, MIXED, QuantizeJob
 from nas.cli.quantizing.stages import candidate_of, original_cost, simulated_of
 from nas.cli.scoring import file_accuracy
 from nas.cost.recount import recount
@@ -65,12 +65,19 @@ def deliver_quantized(job: QuantizeJob, run: RunDir, clock: Clock, trials: Seque
         **header(job, "quantize"),
         "original": original_row(job, before, verdict),
         **handed,
-        "front": [network_row(t) for t in trials],
+        "front": [network_row(t) for t in _weighed(trials, verdict)],
         "trials": len(trials),
     }
     summary["quantization"] = quantization_of(clock, folder, summary, verdict)
     write_card(folder, summary, run.config, verdict)
     return summary
+
+
+def _weighed(trials: Sequence[Trial], verdict: Mapping[str, Any]) -> list[Trial]:
+    """The trials with the size of the delivered file: all but the original have its formats."""
+    size = Metric(**verdict["metrics"]["size_bytes"])
+    rounded = (replace(t, cost=replace(t.cost, metrics={**t.cost.metrics, "size_bytes": size})) for t in trials[1:])
+    return [trials[0], *rounded]
 
 
 def hand_over(job: QuantizeJob, run: RunDir, clock: Clock, trial: Trial, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -99,7 +106,7 @@ def quantization_of(clock: Clock, folder: Path, summary: Mapping[str, Any], verd
     timed = "latency_ms" in verdict["metrics"]
     return {
         "layers": layer_rows(clock.job, read_about(folder)),
-        "precisions": _precisions(clock.job, folder, summary, verdict),
+        "precisions": _precisions(clock, folder, summary, verdict),
         "costly": clock.costly(folder / ONNX) if timed else [],
     }
 
@@ -127,10 +134,11 @@ def _stored(job: QuantizeJob, run: RunDir, trial: Trial) -> Stored:
     """The network of a trial: as it was kept, or the original, which nothing rounds."""
     if trial.number > 0:
         candidate = candidate_of(run, trial)
-        return Stored(trial.architecture, candidate.about, converted(simulated_of(job, candidate), job.network))
+        about = {**candidate.about, "packed": job.settings.precision == MIXED}
+        return Stored(trial.architecture, about, converted(simulated_of(job, candidate), job.network))
     scheme = replace(uniform(job.network, FLOAT, FLOAT), others=FLOAT)
     source = {"source": dict(job.original.source), "shape": list(job.original.shape)}
-    about = {**source, "scheme": scheme.to_json(), "losses": {}, "points": {}}
+    about = {**source, "scheme": scheme.to_json(), "losses": {}, "points": {}, "packed": False}
     return Stored(trial.architecture, about, converted(simulated(job.network, scheme), job.network))
 
 
@@ -157,7 +165,7 @@ def _tested(job: QuantizeJob, path: Path, name: str) -> dict[str, float]:
 def _verified(job: QuantizeJob, stored: Stored, times: Mapping[str, Metric], folder: Path) -> dict[str, Any]:
     """Reload, recount and judge; returns and writes the content of verify.json."""
     reference = original_cost(job)
-    planned = delivered_cost(job.network, stored.scheme, folder / ONNX, reference)
+    planned = delivered_cost(job.network, stored.scheme, folder / ONNX, reference, stored.about["packed"])
     if FP32 in times:
         reference = replace(reference, metrics={**reference.metrics, "latency_ms": times[FP32]})
     plain = VerifyInputs(
@@ -187,12 +195,13 @@ def verification_images(job: QuantizeJob) -> Tensor:
 # -- what is told
 
 
-def _precisions(job: QuantizeJob, folder: Path, summary: Mapping[str, Any], verdict: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _precisions(clock: Clock, folder: Path, summary: Mapping[str, Any], verdict: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The network at each precision: time in one runtime, accuracy of the exported file, size of the file."""
+    job = clock.job
     times: Mapping[str, Any] = {**verdict["original"], INT8: verdict["metrics"].get("latency_ms")}
     label = job.settings.precision
     before, after, none = summary["original"]["metrics"], summary["best"]["metrics"], dict[str, float]()
-    sizes = {FP32: original_cost(job).values()["size_bytes"], label: (folder / ONNX).stat().st_size}
+    sizes = {FP32: clock.of_original().stat().st_size, label: (folder / ONNX).stat().st_size}
     rows = []
     for name, timed, scores in ((FP32, FP32, before), (BF16, BF16, none), (label, INT8, after)):
         metric = times.get(timed)

@@ -62,12 +62,11 @@ def announce(run: RunDir, summary: dict[str, Any]) -> None:
         told += ["simulated"] if row["simulated"] else []
         log(f"  {row['precision']:<10} {', '.join(told) or row['note']}")
     for row in summary["budget"]:
-        log(f"  {row['text']:<10} {'kept' if row['ok'] else 'BROKEN'}")
+        log(f"  {row['text']:<10} {'kept' if row['ok'] else 'BROKEN'}, with {show(row['metric'], row['value'])}")
     last = rows[-1]["latency_ms"]
     if first and last and last > FASTER * first:
-        log(
-            f"warning: {rows[-1]['precision']} is not faster than fp32 in this runtime on this machine; most of its time takes:"
-        )
+        known = "; most of its time takes:" if summary["quantization"]["costly"] else ""
+        log(f"warning: {rows[-1]['precision']} is not faster than fp32 in this runtime on this machine{known}")
         for row in summary["quantization"]["costly"]:
             log(f"  {row['share']:>6.1%}  {row['layer']}{': ' + row['reason'] if row['reason'] else ''}")
     log(f"files in {run.path}/best, report in {run.path}/report.html")

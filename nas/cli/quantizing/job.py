@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from compress.quantize.bits import BITS_BUDGETS, MixConfig
+from compress.quantize.formats import FLOAT, FORMATS, runs_in_int8
 from compress.quantize.graph import Network, network_of
 from compress.quantize.ptq import PtqConfig
 from compress.quantize.scheme import kept_layers, read_precision
@@ -62,7 +63,8 @@ class QuantizeJob:
     @property
     def mix(self) -> MixConfig:
         """What a mixed precision may be made of."""
-        return MixConfig(self.settings.bits, self.settings.activation_bits, self.settings.sensitivity)
+        s = self.settings
+        return MixConfig(s.bits, s.activation_bits, s.sensitivity, kept_layers(self.network, s.keep))
 
     @property
     def epochs(self) -> int:
@@ -129,10 +131,23 @@ def _check(s: QuantizeSettings) -> None:
         raise InvalidSetting(f"--optimizer {s.optimizer!r} is not known; choose one of {', '.join(OPTIMIZERS)}")
     if s.method == "qat" and s.data is None:
         raise InvalidSetting("--method qat needs images to train on; give --data")
+    budgets = parse_all(s.budget)
     if s.precision == MIXED:
-        _check_mixed(parse_all(s.budget))
+        _check_mixed(budgets)
+        _check_timed(budgets, (*s.bits, *s.activation_bits))
     else:
-        read_precision(s.precision)
+        _check_timed(budgets, read_precision(s.precision))
+
+
+def _check_timed(budgets: tuple[Budget, ...], formats: tuple[str, ...]) -> None:
+    """Raise InvalidBudget for a budget on time where no runtime runs one of the formats."""
+    for budget in budgets:
+        simulated = [name for name in formats if name in FORMATS and name != FLOAT and not runs_in_int8(name)]
+        if budget.metric == "latency_ms" and simulated:
+            raise InvalidBudget(
+                f"budget {budget.text!r} cannot be judged: {', '.join(simulated)} is simulated, and no runtime here runs it; "
+                "drop the budget, or choose integers of 8 bits or fewer"
+            )
 
 
 def _check_mixed(budgets: tuple[Budget, ...]) -> None:

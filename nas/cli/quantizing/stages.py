@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from compress.quantize.bits import cost_of, is_real, mixed
+from compress.quantize.bits import cost_of, mixed
 from compress.quantize.convert import converted
 from compress.quantize.formats import FLOAT, FORMATS, INT8
 from compress.quantize.ptq import quantize
@@ -127,21 +127,19 @@ def _qat_trial(job: QuantizeJob, run: RunDir, clock: Clock) -> Trial:
 def _scheme(job: QuantizeJob, images: list[Tensor], clock: Clock) -> tuple[Scheme, Any]:
     """The formats of the layers, and the losses that they were chosen by, where they were."""
     s, network = job.settings, job.network
-    kept = kept_layers(network, s.keep)
     if s.precision == MIXED:
         budgets = [b.resolve(original_cost(job)) for b in job.budgets if b.metric != "latency_ms"]
         log(f"sensitivity of {len(network.layers)} layers by {s.sensitivity}")
         found = mixed(network, budgets, count(job.original.plan), images[:2], job.mix)
-        chosen = found.scheme
-        return replace(chosen, weights={**chosen.weights, **kept}, inputs={**chosen.inputs, **kept}), found.losses
+        return found.scheme, found.losses
     weights, inputs = read_precision(s.precision)
     if s.keep:
-        return uniform(network, weights, inputs, kept), {}
+        return uniform(network, weights, inputs, kept_layers(network, s.keep)), {}
     if FORMATS[weights].bits < 8 or FORMATS[inputs].bits < 8:
         log("the first and the last layer stay in 8 bits; say --keep first=4 --keep last=4 for fewer")
         return uniform(network, weights, inputs, kept_layers(network, [f"first={INT8}", f"last={INT8}"])), {}
     scheme = uniform(network, weights, inputs)
-    return (_faster(job, images, clock, scheme) if is_real(scheme) else scheme), {}
+    return (_faster(job, images, clock, scheme) if (weights, inputs) == (INT8, INT8) else scheme), {}
 
 
 def _faster(job: QuantizeJob, images: list[Tensor], clock: Clock, plain: Scheme) -> Scheme:
