@@ -1,6 +1,7 @@
 """`nas compress`: recipes are checked before anything runs, passes follow each other, bounds stop the chain, resume goes on."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -154,11 +155,34 @@ def test_options_of_all_passes_and_of_one():
         ('[[pass]]\nname = "prune"\nbudgte = "50%"\n', "unknown key 'budgte'"),
         (QUANTIZE + PRUNE, "quantize must be the last pass but for export"),
         ("[[pass", "expected a TOML file"),
+        ('[[pass]]\nname = "prune"\nmax_drop = "lots"\n', "pass 1 (prune) of the recipe has max_drop = 'lots'; expected a "),
+        ('[[pass]]\nname = "prune"\nfinetune_epochs = 1.5\n', "has finetune_epochs = 1.5; expected a whole number"),
+        ('[[pass]]\nname = "prune"\nmin_speedup = true\n', "has min_speedup = True; expected "),
+        ('[[pass]]\nname = "quantize"\nimages = "many"\n', "pass 1 (quantize) of the recipe has images = 'many'; expected"),
+        ('[[pass]]\nname = "quantize"\nimages = 1\n', "has images = 1; expected 4 or more"),
+        ('[[pass]]\nname = "quantize"\nequalize = "yes"\n', "has equalize = 'yes'; expected true or false"),
+        ('[[pass]]\nname = "quantize"\nthreads = 0\n', "has threads = 0; expected 1 or more"),
     ],
 )
 def test_what_may_be_wrong_in_a_recipe(text, expected):
-    with pytest.raises(InvalidSetting, match=expected.replace("(", r"\(")):
+    with pytest.raises(InvalidSetting, match=re.escape(expected)):
         read_recipe(recipe(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (PRUNE + QUANTIZE + 'precision = "w5a8"\n', "pass 2 (quantize) of the recipe: --precision 'w5a8' is not known"),
+        (PRUNE + '[[pass]]\nname = "quantize"\nbudget = "10zB"\n', "pass 2 (quantize) of the recipe: budget '10zB'"),
+        (PRUNE + '[[pass]]\nname = "quantize"\nprecision = "mixed"\n', "--precision mixed chooses bits under a budget"),
+        (PRUNE + '[[pass]]\nname = "export"\nformat = "tflite"\n', "pass 2 (export) of the recipe: format 'tflite'"),
+        ('[[pass]]\nname = "export"\n', "pass 1 (export) of the recipe: it is the first pass"),
+        ('[[pass]]\nname = "prune"\n', "pass 1 (prune) of the recipe: no --budget was given"),
+    ],
+)
+def test_what_a_later_pass_would_refuse_is_refused_before_the_first(text, expected):
+    result = CliRunner().invoke(app, ["compress", "--recipe", str(recipe(text)), "--out", "run"])
+    assert result.exit_code == 2 and expected in result.stderr and not Path("run").exists()
 
 
 def test_a_fine_tune_of_a_recipe_and_what_all_passes_share():

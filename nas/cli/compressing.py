@@ -21,12 +21,14 @@ from nas.cli.exporting import Wanted, run_export
 from nas.cli.job import versions
 from nas.cli.progress import log
 from nas.cli.pruning.flow import prune_in
+from nas.cli.pruning.job import check_settings as check_prune
 from nas.cli.quantizing.flow import quantize_in
-from nas.cli.recipe import FINE_TUNE, Recipe, Step, read_recipe
+from nas.cli.quantizing.job import check_settings as check_quantize
+from nas.cli.recipe import FINE_TUNE, ExportSettings, Recipe, Step, read_recipe
 from nas.cli.running import concluded, working
 from nas.cli.settings import command_line
 from nas.cli.sources import build, shape_of
-from nas.errors import InvalidSetting, VerificationFailed
+from nas.errors import InvalidSetting, NasError, VerificationFailed
 from nas.latency.bench import bench_at
 from nas.latency.machine import device_name
 from nas.latency.target import Target
@@ -67,6 +69,30 @@ def run_compress(asked: Asked) -> None:
         summary = _summary(run)
         summary["seconds"] = round(time.monotonic() - began, 1)
         concluded(run, summary, _announce, asked.json)
+
+
+def _check(recipe: Recipe) -> None:
+    """Raise what the passes would raise of their settings, before the first one runs."""
+    for number, step in enumerate(recipe.steps, 1):
+        try:
+            if step.name == "export" and number == 1:
+                raise InvalidSetting("it is the first pass; use nas export for a network that no pass has changed")
+            if step.name in _CHECKS:
+                _CHECKS[step.name](step.settings(recipe.network, recipe.weights))
+        except NasError as error:
+            raise type(error)(f"pass {number} ({step.name}) of the recipe: {error}") from error
+
+
+def _check_export(settings: ExportSettings) -> None:
+    if settings.format not in EXPORTS:
+        raise InvalidSetting(f"format {settings.format!r} is not known; choose one of {', '.join(EXPORTS)}")
+
+
+_CHECKS: Mapping[str, Callable[[Any], None]] = {
+    "prune": check_prune,
+    "quantize": check_quantize,
+    "export": _check_export,
+}
 
 
 # -- passes
@@ -112,10 +138,7 @@ def _ran(run: RunDir, recipe: Recipe, number: int, step: Step) -> dict[str, floa
 def _exported(run: RunDir, step: Step) -> dict[str, float]:
     """Write the network of the last pass in another format into best/."""
     before, name = _last(run), step.options.get("format", "onnx")
-    if before is None:
-        raise InvalidSetting("export is the first pass of the recipe; use nas export for a network that no pass has changed")
-    if name not in EXPORTS:
-        raise InvalidSetting(f"format {name!r} of the pass export is not known; choose one of {', '.join(EXPORTS)}")
+    assert before is not None
     path = run.path / BEST / f"model{EXPORTS[name].suffix}"
     path.parent.mkdir(exist_ok=True)
     run_export(Wanted(str(before), name, None, None, None, path), as_json=False)
@@ -223,7 +246,9 @@ def _summary_of(folder: Path) -> dict[str, Any]:
 def _asked_recipe(asked: Asked) -> Recipe:
     if asked.recipe is None:
         raise InvalidSetting("no recipe was given; name one: nas compress --recipe recipe.toml (nas compress --help shows one)")
-    return read_recipe(asked.recipe, asked.network)
+    recipe = read_recipe(asked.recipe, asked.network)
+    _check(recipe)
+    return recipe
 
 
 def _stored_recipe(resumed: Path | None, asked: Asked) -> Recipe:

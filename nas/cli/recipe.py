@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from nas.cli.pruning.settings import PruneSettings
 from nas.cli.quantizing.settings import QuantizeSettings
@@ -15,6 +15,13 @@ from nas.errors import InvalidSetting
 
 BOUNDS = ("max_drop", "min_speedup")
 _LISTS = ("budget", "keep", "bits", "activation_bits")
+_WORDS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+# as the options of the commands have it
+_LEAST = {
+    **dict.fromkeys(("steps", "grow_epochs", "round_to", "batch", "batch_size", "threads"), 1),
+    **dict.fromkeys(("finetune_epochs", "smoothing", "mixup", "seed", "max_drop", "sparsity", "min_speedup"), 0),
+    "images": 4,
+}
 _STAGES = {
     "recalibrate": "batch norms are recalibrated by every prune and every fine-tune",
     "finetune": "write fine-tune, behind a prune",
@@ -83,6 +90,8 @@ def read_recipe(path: Path, network: str = "") -> Recipe:
     shared, known = content, {name for kind in SETTINGS for name in _names(kind)}
     if unknown := sorted(set(shared) - known):
         raise InvalidSetting(f"recipe {str(path)!r} has the unknown key {unknown[0]!r}; known keys: {', '.join(sorted(known))}")
+    for key in ("network", "weights"):
+        _value("the recipe", key, shared.get(key, ""), str)
     wanted = network or shared.get("network", "")
     if not wanted:
         raise InvalidSetting(f'recipe {str(path)!r} names no network; add network = "resnet50", or give one to the command')
@@ -106,8 +115,9 @@ def _step(number: int, table: Mapping[str, Any], shared: Mapping[str, Any]) -> S
         choices = ", ".join(sorted(known | set(BOUNDS)))
         raise InvalidSetting(f"pass {number} ({name}) of the recipe has the unknown key {unknown[0]!r}; known keys: {choices}")
     options = {key: value for key, value in shared.items() if key in known} | given
-    bounds = {key: float(table[key]) for key in BOUNDS if key in table}
-    return Step(name, {key: _value(key, value) for key, value in options.items()}, bounds)
+    kinds, place = get_type_hints(SETTINGS[name]), f"pass {number} ({name}) of the recipe"
+    bounds = {key: float(_value(place, key, table[key], float)) for key in BOUNDS if key in table}
+    return Step(name, {key: _value(place, key, value, kinds[key]) for key, value in options.items()}, bounds)
 
 
 def _check_order(steps: Sequence[Step]) -> None:
@@ -142,8 +152,18 @@ def _names(kind: str) -> set[str]:
     return {field.name for field in fields(SETTINGS[kind])}
 
 
-def _value(key: str, value: Any) -> Any:  # noqa: ANN401 - TOML has any
-    """Lists as tuples; one text where several may be given is a list of one."""
+def _value(place: str, key: str, value: Any, kind: Any) -> Any:  # noqa: ANN401 - TOML has any
+    """Lists as tuples; one text where several may be given is a list of one. Raises InvalidSetting for another type."""
     if key in _LISTS:
         return (str(value),) if not isinstance(value, list) else tuple(str(v) for v in value)
-    return tuple(value) if isinstance(value, list) else value
+    wanted = {float: (int, float)}.get(kind, kind)
+    options = get_args(wanted) if get_args(wanted) else wanted if isinstance(wanted, tuple) else (wanted,)
+    if float in options:
+        options = (*options, int)
+    # True is an integer for Python, and no number for people
+    if not isinstance(value, options) or (isinstance(value, bool) and bool not in options):
+        known = " or ".join(_WORDS[option] for option in options if option in _WORDS)
+        raise InvalidSetting(f"{place} has {key} = {value!r}; expected {known}")
+    if key in _LEAST and value < _LEAST[key]:
+        raise InvalidSetting(f"{place} has {key} = {value!r}; expected {_LEAST[key]} or more")
+    return value

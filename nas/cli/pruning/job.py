@@ -97,23 +97,28 @@ class PruneJob:
 
 def make_prune_job(settings: PruneSettings) -> PruneJob:
     """Read the data, build the network, parse budgets. Raises InvalidSetting, InvalidData, InvalidBudget, MissingPackage."""
-    if settings.optimizer not in OPTIMIZERS:
-        raise InvalidSetting(f"--optimizer {settings.optimizer!r} is not known; choose one of {', '.join(OPTIMIZERS)}")
-    aims = _aims(settings)
-    _check_needs(settings)
+    check_settings(settings)
     device = pick_device(settings.device)
-    if settings.precision == "int8":
-        raise InvalidSetting(
-            "--precision 'int8': pruning delivers networks in floating point; give fp32, and quantize what it delivers: "
-            "nas quantize RUN, or a recipe for nas compress"
-        )
     bench = bench_for(settings.runtime, Setting(str(device), settings.precision, settings.batch, settings.threads or 1))
     data = read_data(settings)
     original = read_original(settings, data)
     # threads of small networks mostly wait for each other
     small = count(original.plan).values()["macs"] < SMALL_NETWORK
     torch.set_num_threads(settings.threads or (1 if small else torch.get_num_threads()))
-    return PruneJob(settings, device, original, data_for(original, data, device), aims, bench)
+    return PruneJob(settings, device, original, data_for(original, data, device), _aims(settings), bench)
+
+
+def check_settings(settings: PruneSettings) -> None:
+    """Raise InvalidSetting, InvalidBudget or MissingPackage for what does not go together, before anything is read."""
+    if settings.optimizer not in OPTIMIZERS:
+        raise InvalidSetting(f"--optimizer {settings.optimizer!r} is not known; choose one of {', '.join(OPTIMIZERS)}")
+    _aims(settings)
+    _check_needs(settings)
+    if settings.precision == "int8":
+        raise InvalidSetting(
+            "--precision 'int8': pruning delivers networks in floating point; give fp32, and quantize what it delivers: "
+            "nas quantize RUN, or a recipe for nas compress"
+        )
 
 
 def recipe_of(s: PruneSettings) -> Recipe:

@@ -86,7 +86,7 @@ class QuantizeJob:
 
 def make_quantize_job(settings: QuantizeSettings) -> QuantizeJob:
     """Read the data, build and trace the network. Raises InvalidSetting, InvalidData, InvalidBudget, MissingPackage."""
-    _check(settings)
+    check_settings(settings)
     device = pick_device(settings.device)
     # files with integers run on processors
     bench = bench_for(settings.runtime, Setting("cpu", INT8, settings.batch, settings.threads or 1))
@@ -121,8 +121,8 @@ def quantize_configuration(job: QuantizeJob) -> dict[str, Any]:
     return configuration(job, "quantize", ["size_bytes"], job.training if job.data is not None and job.epochs else None)
 
 
-def _check(s: QuantizeSettings) -> None:
-    """Raise InvalidSetting for what does not go together, before anything is read."""
+def check_settings(s: QuantizeSettings) -> None:
+    """Raise InvalidSetting or InvalidBudget for what does not go together, before anything is read."""
     if not s.network:
         raise InvalidSetting("no network was given; name one: nas quantize cifar-resnet56 --weights FILE --data npz:FILE")
     if s.method not in METHODS:
