@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections import OrderedDict
@@ -28,6 +29,7 @@ from nas.torch_seeding import generator
 ARCHITECTURE, WEIGHTS = "architecture.json", "model.safetensors"
 INPUT, OUTPUT = "images", "logits"
 DYNAMIC_BATCH = ({0: torch.export.Dim("batch")},)
+_COLOURS, MOST_WRAPPERS = re.compile(r"\x1b\[[\d;]*m"), 10
 ONNX_LIMIT = 2**31 - 1  # bytes of one protocol buffer
 TIE = 1e-3  # images whose two best logits are closer than this, relative to the largest logit, have no stable class
 NUDGE = 1e-6  # of an image: about what runtimes round differently
@@ -262,6 +264,11 @@ def _trace(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
     return torch.export.export(module, (images,), dynamic_shapes=DYNAMIC_BATCH)
 
 
-def _cause(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+def _cause(error: BaseException) -> str:
+    """What an error began with, in a line: exporters wrap it in advice on their own use."""
+    for _ in range(MOST_WRAPPERS):
+        if error.__cause__ is None:
+            break
+        error = error.__cause__
+    lines = [line.strip() for line in _COLOURS.sub("", str(error)).splitlines() if line.strip()]
     return f"{type(error).__name__}: {' '.join(lines[:2])[:300]}" if lines else type(error).__name__

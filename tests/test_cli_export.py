@@ -69,6 +69,7 @@ def test_a_file_that_answers_otherwise_is_not_left_behind(weights, monkeypatch):
         (["--format", "tflite"], "--format 'tflite' is not known; choose one of onnx, pt2"),
         (["--shape", "3x8x8"], "does not run on images of 3x8x8"),
         (["--weights", "none.pt", "--shape", "1x8x8"], "cannot read weights 'none.pt'"),
+        (["--out", "model"], "--out 'model': files of onnx end in .onnx; give 'model.onnx'"),
     ],
 )
 def test_what_a_user_may_get_wrong(weights, args, expected):

@@ -126,8 +126,12 @@ def test_a_pruned_network_is_pruned_again(folder):
     key = json.loads(Path("first/summary.json").read_text())["best"]["key"]
     third = json.loads(done(f"first:{key[:6]}", "--budget", "60%", *QUICK, "--out", "third", "--json").stdout)
     assert third["verified"] and third["best"]["metrics"]["macs"] == again["best"]["metrics"]["macs"]
-    unknown = prune("first:zzz", "--budget", "60%", *QUICK)
-    assert unknown.exit_code == 2 and "'first' has no trial 'zzz' among its 1; the nearest are" in unknown.stderr
+    # what a search or a quantization evaluated has no weights of its own
+    Path("first/best/source.json").unlink()
+    refused = prune(f"first:{key[:6]}", "--budget", "60%", *QUICK)
+    assert refused.exit_code == 2 and "only nas prune keeps weights of each of its networks" in refused.stderr
+    unknown = prune("third:zzz", "--budget", "60%", *QUICK)
+    assert unknown.exit_code == 2 and "'third' has no trial 'zzz' among its 1; the nearest are" in unknown.stderr
     # a trained original answers for blended images, a random one knows nothing of them
     assert [RunDir.read(Path(name)).config["augmentation"]["mixup"] for name in ("first", "second")] == [0.0, 0.2]
 

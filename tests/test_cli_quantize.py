@@ -168,9 +168,32 @@ def test_a_budget_that_is_broken_is_told_by_the_exit_status(folder):
     assert not summary.exists() or not json.loads(summary.read_text())["verified"]
 
 
+def test_a_layer_that_is_kept_is_part_of_the_budget(folder):
+    args = ("--precision", "mixed", "--budget", "5kB", "--sensitivity", "output-error", "--keep", "0=8")
+    summary = json.loads(done(*NETWORK, *QUICK, *args, "--out", "run", "--json").stdout)
+    layers = {row["name"]: row["weight_bits"] for row in summary["quantization"]["layers"]}
+    assert layers["0"] == "8" and summary["budget"][0]["ok"] and summary["best"]["metrics"]["size_bytes"] <= 5000
+
+
+def test_bits_are_judged_by_the_packed_weights_whatever_they_are(folder):
+    args = ("--precision", "mixed", "--budget", "12kB", "--sensitivity", "output-error")
+    summary = json.loads(done(*NETWORK, *QUICK, *args, "--out", "run", "--json").stdout)
+    assert (
+        summary["budget"][0]["ok"] and summary["front"][1]["metrics"]["size_bytes"] == summary["best"]["metrics"]["size_bytes"]
+    )
+    checked = CliRunner().invoke(app, ["verify", "run", "--no-score", "--json"])
+    assert all(row["ok"] for row in json.loads(checked.stdout)["budgets"])
+
+
+def test_formats_that_were_asked_for_are_those_that_are_delivered(folder):
+    summary = json.loads(done(*NETWORK, *QUICK, "--precision", "w8afp32", "--out", "run", "--json").stdout)
+    formats = {value for name, value in summary["best"]["architecture"]["choices"].items() if name != "method"}
+    assert formats == {"w8afp32"}
+
+
 def test_no_choice_of_bits_keeps_the_budget(folder):
     result = quantize(*NETWORK, *QUICK, "--precision", "mixed", "--budget", "100B", "--out", "run")
-    assert result.exit_code == 3 and "no choice of bits keeps '100B': with w2a8 everywhere" in result.stderr
+    assert result.exit_code == 3 and "no choice of bits keeps '100B': with the fewest that" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -180,7 +203,16 @@ def test_no_choice_of_bits_keeps_the_budget(folder):
         (["--method", "lsq"], "--method 'lsq' is not known; choose ptq"),
         (["--calibration", "max"], "--calibration 'max' is not known; choose auto or one of min-max"),
         (["--keep", "stem"], "--keep 'stem': there is no layer 'stem'"),
-        (["--keep", "first=5"], "number format '5' is not known"),
+        (["--keep", "first=5"], "--keep 'first=5': '5' is no number format; choose one of 2, 3, 4"),
+        (["--keep", "first="], "--keep 'first=': '' is no number format"),
+        (["--precision", "wfp32afp32"], "--precision 'wfp32afp32' rounds nothing"),
+        (["--precision", "fp8-e5m2", "--budget", "1ms"], "budget '1ms' cannot be judged: fp8-e5m2 is simulated"),
+        (
+            ["--precision", "mixed", "--bits", "16", "--budget", "9kB", "--budget", "35%latency"],
+            "cannot be judged: 16 is simulated",
+        ),
+        (["--precision", "mixed", "--budget", "5kB", "--activation-bits", "5"], "--activation-bits '5' is not a number format"),
+        (["--bits", "4"], "--bits is of --precision mixed, and this is int8"),
         (["--precision", "mixed"], "--precision mixed chooses bits under a budget"),
         (["--precision", "mixed", "--budget", "50%"], "budget '50%' does not depend on bits"),
         (["--precision", "mixed", "--budget", "1ms"], "on stored weights or bit operations"),

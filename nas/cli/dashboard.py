@@ -12,7 +12,7 @@ from nas.cli.errors import guarded
 
 @guarded
 def dashboard(
-    run: Annotated[Path, typer.Argument(help="Run directory of a search or a pruning.")],
+    run: Annotated[Path, typer.Argument(help="Run directory of a search, a pruning or a quantization.")],
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "localhost",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for a free one.")] = 8080,
     open: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,

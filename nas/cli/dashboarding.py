@@ -16,6 +16,7 @@ from nas.architecture import Architecture, Option
 from nas.cli.progress import log
 from nas.cli.space import space_of
 from nas.errors import InvalidSetting, MissingPackage
+from nas.report.passes import pass_runs
 from nas.rundir import RunDir
 from nas.search.optuna_searcher import RecordedStudy
 from nas.trial import Trial
@@ -73,9 +74,10 @@ class Followed:
     def __init__(self, run: RunDir) -> None:
         records = run.trials()
         if not any("val_accuracy" in record["scores"] for record in records):
+            passes = ", ".join(map(str, pass_runs(run.path)))
             raise InvalidSetting(
-                f"{str(run.path)!r} has nothing to show: none of its {len(records)} trials has an accuracy; let the run go on, "
-                "or give one of nas search or nas prune"
+                f"{str(run.path)!r} has nothing to show: none of its {len(records)} trials has an accuracy; "
+                + (f"give one of its passes: {passes}" if passes else "let the run go on, or give another one")
             )
         self.run, self.count = run, 0
         objectives = run.config.get("objectives") or ["macs"]

@@ -23,6 +23,7 @@ from nas.cli.running import data_of
 from nas.data.dataset import Dataset
 from nas.data.load import DataConfig, load
 from nas.errors import InvalidSetting, VerificationFailed
+from nas.report.passes import config_of
 from nas.rundir import RunDir
 
 IMAGES = 64
@@ -44,13 +45,17 @@ def run_export(wanted: Wanted, as_json: bool) -> None:
     """The whole of `nas export`. Raises InvalidSetting, MissingPackage, VerificationFailed."""
     if wanted.format not in EXPORTS:
         raise InvalidSetting(f"--format {wanted.format!r} is not known; choose one of {', '.join(EXPORTS)}")
+    suffix = EXPORTS[wanted.format].suffix
+    if wanted.out is not None and wanted.out.suffix != suffix:
+        right = str(wanted.out.with_suffix(suffix))
+        raise InvalidSetting(f"--out {str(wanted.out)!r}: files of {wanted.format} end in {suffix}; give {right!r}")
     data = _data(wanted)
     best = Path(wanted.network) / "best"
-    original = _quantized(best) if is_quantized(best) else _in_floats(wanted, data)
+    original = _quantized(wanted, data, best) if is_quantized(best) else _in_floats(wanted, data)
     tolerance = INTEGER_TOLERANCE if is_quantized(best) else TOLERANCE
     if not original.trained:
         log("warning: no --weights were given, so a network with random weights is exported")
-    path = wanted.out or Path(_name(wanted.network) + EXPORTS[wanted.format].suffix)
+    path = wanted.out or Path(_name(wanted.network) + suffix)
     found = _written(original, wanted.format, path, _images(original, data), tolerance)
     kind = "real images" if data is not None else "images of noise"
     log(
@@ -65,9 +70,16 @@ def _in_floats(wanted: Wanted, data: Dataset | None) -> Original:
     return read_original(PruneSettings(network=wanted.network, weights=wanted.weights, shape=wanted.shape), data)
 
 
-def _quantized(folder: Path) -> Original:
-    """The network of integers that a run delivered."""
-    found, stored = read_quantized(folder), RunDir.read(folder.parent).config["data"]
+def _quantized(wanted: Wanted, data: Dataset | None, folder: Path) -> Original:
+    """The network of integers that a run delivered. Raises InvalidSetting for options or images that do not fit it."""
+    for option, value in (("--weights", wanted.weights), ("--shape", wanted.shape)):
+        if value:
+            raise InvalidSetting(f"{option} {value!r}: {wanted.network!r} is quantized, with its own; drop {option}")
+    found, stored = read_quantized(folder), config_of(RunDir.read(folder.parent))["data"]
+    given = None if data is None else (data.channels, data.resolution, data.resolution)
+    if given not in (None, found.shape):
+        has, needs = ("x".join(map(str, shape)) for shape in (given or (), found.shape))
+        raise InvalidSetting(f"--data {wanted.data!r} has images of {has}, and {wanted.network!r} needs {needs}; give its own")
     mean, std = (tuple(stored[n]) if stored.get(n) else None for n in ("mean", "std"))
     return Original(str(folder.parent), found.module(), found.shape, found.about["source"], mean, std, trained=True)
 
@@ -93,7 +105,7 @@ def _data(wanted: Wanted) -> Dataset | None:
         return load(DataConfig(wanted.data))
     if not Path(wanted.network).is_dir():
         return None
-    stored = RunDir.read(Path(wanted.network)).config
+    stored = config_of(RunDir.read(Path(wanted.network)))
     if not stored.get("data", {}).get("name"):
         return None
     return data_of(stored)

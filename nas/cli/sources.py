@@ -37,7 +37,7 @@ BEST_FOLDER, NETWORKS = "best", "networks"
 BEST = f"{BEST_FOLDER}/architecture.json"
 FORMS = (
     "torchvision:NAME, timm:NAME, cifar-resnet20 to cifar-resnet110, python:MODULE:FUNCTION, a run directory, "
-    "RUN:KEY for one of its trials, an architecture.json, or a model.onnx"
+    "RUN:KEY for one of its trials, an architecture.json, or (to be counted and timed) a model.onnx"
 )
 
 

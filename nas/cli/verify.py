@@ -13,7 +13,7 @@ from nas.cli.errors import guarded
 
 @guarded
 def verify(
-    run: Annotated[Path, typer.Argument(help="Run directory of a search or a pruning.")],
+    run: Annotated[Path, typer.Argument(help="Run directory of a search, a pruning or a quantization, or a chain of them.")],
     score: Annotated[
         bool, typer.Option("--score/--no-score", help="Run the exported file on all test images, which needs the data.")
     ] = True,

@@ -36,6 +36,7 @@ from nas.cost.trace import trace
 from nas.data.dataset import Dataset
 from nas.errors import InvalidSetting
 from nas.plan import Plan
+from nas.report.passes import config_of
 from nas.rundir import CONFIG, RunDir
 from nas.torch_seeding import generator
 from nas.training.calibration import recalibrate
@@ -127,7 +128,7 @@ def _of_run(text: str, weights: str | None, data: Dataset | None) -> Original:
         shape = (plan.input_channels, *plan.input_size)
         source = {"architecture": run.read_json(BEST)}
     source |= {"network": text, "classes": None, "shape": list(shape)}
-    stored = run.config["data"]
+    stored = config_of(run)["data"]
     mean, std = (tuple(stored[n]) if stored.get(n) else None for n in ("mean", "std"))
     original = Original(text, prepare(module).eval(), shape, source, mean, std, trained=True)
     _check(original, data)
@@ -170,7 +171,7 @@ def _check(original: Original, data: Dataset | None) -> None:
         raise InvalidSetting(f"{original.name} does not run on images of {shape} ({first}); {remedy}") from error
     if not (isinstance(logits, torch.Tensor) and logits.ndim == 2 and len(logits) == 2):
         kind = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise InvalidSetting(f"{original.name} gives {kind} for two images; expected logits (2, classes): prune a classifier")
+        raise InvalidSetting(f"{original.name} gives {kind} for two images; expected logits (2, classes): give a classifier")
     if data is not None and logits.shape[1] != data.classes:
         raise InvalidSetting(
             f"{original.name} tells {logits.shape[1]} classes apart, and {data.name} has {data.classes} "

@@ -18,7 +18,7 @@ from nas.cli.existing import augmentation_of, configuration, data_for, read_data
 from nas.cli.job import SMALL_NETWORK, pick_device
 from nas.cli.profiling import bench_for
 from nas.cli.pruning.original import Original, read_original
-from nas.cli.quantizing.settings import QuantizeSettings
+from nas.cli.quantizing.settings import QUANTIZE_DEFAULTS, QuantizeSettings
 from nas.cost.counting import count
 from nas.data.augment import Augmentation
 from nas.data.dataset import Dataset, epoch_batches
@@ -131,6 +131,9 @@ def check_settings(s: QuantizeSettings) -> None:
         raise InvalidSetting(f"--optimizer {s.optimizer!r} is not known; choose one of {', '.join(OPTIMIZERS)}")
     if s.method == "qat" and s.data is None:
         raise InvalidSetting("--method qat needs images to train on; give --data")
+    for name in ("bits", "activation_bits", "sensitivity"):
+        if getattr(s, name) != getattr(QUANTIZE_DEFAULTS, name) and s.precision != MIXED:
+            raise InvalidSetting(f"--{name.replace('_', '-')} is of --precision mixed, and this is {s.precision}; drop one")
     budgets = parse_all(s.budget)
     if s.precision == MIXED:
         _check_mixed(budgets)
@@ -141,8 +144,9 @@ def check_settings(s: QuantizeSettings) -> None:
 
 def _check_timed(budgets: tuple[Budget, ...], formats: tuple[str, ...]) -> None:
     """Raise InvalidBudget for a budget on time where no runtime runs one of the formats."""
+    known = [name for name in dict.fromkeys(formats) if name in FORMATS and name != FLOAT]
+    simulated = [name for name in known if not runs_in_int8(name)]
     for budget in budgets:
-        simulated = [name for name in formats if name in FORMATS and name != FLOAT and not runs_in_int8(name)]
         if budget.metric == "latency_ms" and simulated:
             raise InvalidBudget(
                 f"budget {budget.text!r} cannot be judged: {', '.join(simulated)} is simulated, and no runtime here runs it; "
