@@ -81,6 +81,9 @@ class Delivered:
 def run_verify(path: Path, score: bool, as_json: bool) -> None:
     """The whole of `nas verify`. Raises InvalidSetting for what is no finished run, VerificationFailed."""
     last = last_run(path)
+    if last != path:
+        ended = "" if (path / "summary.json").is_file() else "; the chain itself did not end"
+        log(f"the last pass is verified: {last}{ended}")
     rows, budgets = _file_checks(last), list[dict[str, Any]]()
     spoiled = [row["name"] for row in rows if not row["ok"]]
     try:

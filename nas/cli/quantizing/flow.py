@@ -17,6 +17,7 @@ from nas.cli.quantizing.settings import QuantizeSettings
 from nas.cli.quantizing.stages import trials_of
 from nas.cli.running import concluded, working
 from nas.cli.settings import read
+from nas.cost.counting import count
 from nas.report.words import show
 from nas.rundir import RunDir
 
@@ -46,6 +47,8 @@ def describe(job: QuantizeJob) -> None:
     log(f"{job.original.name} for images of {shape}, {len(job.network.layers)} layers; timed on {job.bench.target}")
     if not job.original.trained:
         log("warning: no --weights were given, so a network with random weights is quantized")
+    if uncounted := count(job.original.plan).uncounted:
+        log(f"warning: the cost of {', '.join(uncounted)} is not known, so that what is handed over cannot be verified")
     if job.data is None:
         log("warning: no --data were given: ranges are calibrated on noise, good for timing alone")
 
