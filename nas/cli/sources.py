@@ -26,10 +26,10 @@ from nas.cli.keys import key_of, record_of
 from nas.cli.space import space_of
 from nas.cost.onnx_plan import onnx_plan
 from nas.cost.trace import Untraceable, trace
+from nas.cost.users_code import place_of
 from nas.errors import InvalidSetting, MissingPackage
 from nas.plan import Plan
 from nas.rundir import RunDir
-from nas.users_code import place_of
 
 Shape = tuple[int, int, int]
 DEFAULT_SHAPE = (3, 224, 224)

@@ -12,9 +12,9 @@ from torch import Tensor, fx
 
 from nas.cost.evaluation_mode import evaluation_mode
 from nas.cost.trace_handlers import FUNCTIONS, MODULES, Draft, Shape, as_map, parameter, shared, unknown
+from nas.cost.users_code import place_of
 from nas.errors import InvalidSetting
 from nas.plan import INPUT, Layer, Plan
-from nas.users_code import place_of
 
 
 class Untraceable(InvalidSetting):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-_ROOT = Path(__file__).resolve().parents[1]
+_ROOT = Path(__file__).resolve().parents[2]
 # what carries out code of others: netcarver itself, torch with its tracer, and the import
 _OURS = [_ROOT / name for name in ("nas", "compress", "search_spaces")]
 _FOLDERS = [*_OURS, Path(torch.__file__).parent, Path(importlib.__file__).parent]
