@@ -11,7 +11,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor, fx
 
-from compress.export import load_onnx, write_files
+from compress.export import write_files
 from compress.quantize.bits import delivered_cost
 from compress.quantize.convert import converted
 from compress.quantize.formats import INT8 as EIGHT_BITS
@@ -27,7 +27,7 @@ from nas.cli.checking import file_latency
 from nas.cli.job import INT8, Job
 from nas.cli.progress import log
 from nas.cli.quantized import in_integers
-from nas.cli.scoring import file_accuracy
+from nas.cli.scoring import file_accuracy, opened_in
 from nas.cost.recount import recount
 from nas.data.dataset import epoch_batches
 from nas.evaluation.supernet import accuracy, prepared, resolution_of
@@ -104,7 +104,8 @@ def scores_of(job: Job, made: Rounded, arch: Architecture, folder: Path) -> dict
     side = resolution_of(arch)
     device = job.device
     seen = accuracy(made.found.module.to(device).eval(), job.data.val, job.data, side)
-    test = file_accuracy(load_onnx(folder / "model.onnx"), job.data.load_test(), job.data, side, "scoring model.onnx")
+    run = opened_in(job.bench.name if job.bench else None, folder / "model.onnx")
+    test = file_accuracy(run, job.data.load_test(), job.data, side, "scoring model.onnx")
     return {"val_accuracy": seen, "test_accuracy": test}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.nn as nn
 
-from compress.export import WEIGHTS, load_onnx, load_weights, write_format
+from compress.export import WEIGHTS, load_weights, write_format
 from compress.prune.saved import read_source
 from compress.quantize.bits import delivered_cost
 from compress.quantize.graph import Network
@@ -21,7 +21,7 @@ from nas.budget import Budget, Cost, Metric
 from nas.cli.progress import log
 from nas.cli.quantized import in_integers, is_quantized, read_quantized
 from nas.cli.running import data_of
-from nas.cli.scoring import file_accuracy
+from nas.cli.scoring import file_accuracy, opened_in
 from nas.cli.sources import BEST_FOLDER, architecture_of, build, is_pruned, rebuilt, shape_of
 from nas.cost.recount import recount
 from nas.data.dataset import Dataset
@@ -227,10 +227,12 @@ def _score_checks(delivered: Delivered) -> list[dict[str, Any]]:
     if claimed is None:
         return []
     data = _data(delivered)
-    run = load_onnx(delivered.folder / "model.onnx")
+    target = delivered.run.config.get("target") if delivered.rounded is not None else None
+    runtime = target["runtime"] if target else "onnxruntime"
+    run = opened_in(runtime, delivered.folder / "model.onnx")
     split = data.load_test()
     found = file_accuracy(run, split, data, delivered.shape[1], "scoring model.onnx on the test images")
-    detail = f"model.onnx on {len(split)} test images in onnxruntime"
+    detail = f"model.onnx on {len(split)} test images in {runtime}"
     return [_row("test accuracy", abs(found - claimed) <= SCORE_TOLERANCE, found, claimed, detail)]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from compress.export import load_onnx, write_files
+from compress.export import write_files
 from compress.quantize.bits import delivered_cost, is_real
 from compress.quantize.convert import converted
 from compress.quantize.formats import FLOAT
@@ -27,7 +27,7 @@ from nas.cli.quantized import in_integers
 from nas.cli.quantizing.clock import BF16, FP32, Clock
 from nas.cli.quantizing.job import INT8, MIXED, QuantizeJob
 from nas.cli.quantizing.stages import candidate_of, original_cost, simulated_of
-from nas.cli.scoring import file_accuracy
+from nas.cli.scoring import file_accuracy, opened_in
 from nas.cost.recount import recount
 from nas.rundir import RunDir
 from nas.runtimes import named
@@ -159,7 +159,8 @@ def _tested(job: QuantizeJob, path: Path, name: str) -> dict[str, float]:
     if job.data is None:
         return {}
     test, side = job.data.load_test(), job.original.shape[1]
-    return {"test_accuracy": file_accuracy(load_onnx(path), test, job.data, side, f"scoring {name}")}
+    run = opened_in(job.bench.name, path)
+    return {"test_accuracy": file_accuracy(run, test, job.data, side, f"scoring {name} in {job.bench.name}")}
 
 
 def _verified(job: QuantizeJob, stored: Stored, times: Mapping[str, Metric], folder: Path) -> dict[str, Any]:
