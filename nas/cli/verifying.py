@@ -114,7 +114,10 @@ def _taken_again(path: Path, score: bool) -> tuple[list[dict[str, Any]], list[di
     delivered = _delivered(path)
     verdict = _verified(delivered, _bench(delivered))
     rows = [row for row in verdict["checks"] if row["name"] != "safetensors: largest logit difference"]
-    rows += _time_checks(delivered, verdict["metrics"].get("latency_ms"))
+    time = verdict["metrics"].get("latency_ms")
+    rows += _time_checks(delivered, time)
+    if time is not None and "busy machine" in time["context"]:
+        log("warning: the machine was busy while the time was taken; where that alone fails, verify again in quiet")
     rows += _score_checks(delivered) if score else []
     return rows, verdict["budgets"]
 
