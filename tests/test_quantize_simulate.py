@@ -225,7 +225,7 @@ def test_layers_that_are_kept():
     ("text", "message"),
     [
         ("middle", "--keep 'middle': there is no layer 'middle'; choose first, last, or of depthwise.0, head"),
-        ("head=5", "number format '5' is not known"),
+        ("head=5", "'5' is no number format"),
         ("stem", "there is no layer 'stem'"),
     ],
 )
