@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import product
@@ -116,7 +116,7 @@ def row_of(bed: Bed, importance: str, compensate: bool, allocation: str) -> dict
     keep = allocated(bed.subject, ranking, [budget], Recipe(importance, allocation, compensate=compensate))
     found = further(Pruned(bed.subject, History(), bed.subject.widths.full), ranking, keep, bed.calibration)
     share = found.subject.cost.metrics["macs"].value / bed.subject.cost.metrics["macs"].value
-    seconds = {"ranking_seconds": ranking_seconds, "seconds": time.monotonic() - start}
+    seconds = {"ranking_seconds": ranking_seconds, "cut_seconds": time.monotonic() - start}
     return {"macs_share": share, **accuracies(bed, found.module, found.history), **seconds}
 
 
@@ -166,6 +166,20 @@ def taken(bed: Bed, args: argparse.Namespace) -> Iterator[dict]:
         yield row
 
 
+def table(rows: Sequence[dict]) -> str:
+    """Markdown: a line for each importance, and for each allocation the accuracy after the cut and after the fine-tuning."""
+    named = list(dict.fromkeys(row["allocation"] for row in rows))
+    lines = [" | ".join(("| importance", *named, "")).strip(), "|---" * (1 + len(named)) + "|"]
+    for key in dict.fromkeys((row["importance"], row["compensate"]) for row in rows):
+        cells = []
+        for allocation in named:
+            row = next((r for r in rows if (r["importance"], r["compensate"], r["allocation"]) == (*key, allocation)), {})
+            cells.append(", ".join(f"{row[s]:.1%} ({row[f'{s}_away']:.2f})" for s in ("cut", "finetuned") if s in row))
+        name = key[0] if key[1] else f"{key[0]}, no compensation"
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("data")
@@ -185,6 +199,7 @@ def main() -> None:
     for row in taken(bed_of(args), args):
         rows.append(row)
         print(json.dumps(row), flush=True)
+    print(table(rows))
     print(json.dumps({"benchmark": "prune_cifar", "rows": rows}))
 
 
