@@ -21,6 +21,8 @@ TOP = 'network = "python:tiny_net:tiny"\nweights = "weights.pt"\ndata = "digits"
 PRUNE = '[[pass]]\nname = "prune"\nbudget = "70%"\nfinetune_epochs = 0\nround_to = 1\n'
 TUNE = '[[pass]]\nname = "fine-tune"\nfinetune_epochs = 1\nlr = 0.0001\n'
 QUANTIZE = '[[pass]]\nname = "quantize"\ncalibration = "min-max"\nimages = 64\nkeep = ["first=8"]\n'
+MIXED = 'precision = "mixed"\nbudget = "10kB"\n'
+SPARSE = '[[pass]]\nname = "prune"\nmethod = "sparse"\nsparsity = 0.5\nfinetune_epochs = 0\n'
 EXPORT = '[[pass]]\nname = "export"\nformat = "torchscript"\n'
 
 
@@ -89,7 +91,8 @@ def test_a_fine_tune_that_is_stopped_goes_on_with_the_same_cut(monkeypatch):
     assert [p.name for p in Path("run/passes").iterdir()] == ["1-prune"]
     with monkeypatch.context() as patched:
         patched.setattr("nas.cli.pruning.finetuning.fit", interrupted)
-        assert nas("compress", "--resume", "--out", "run").exit_code == 130
+        stopped = nas("compress", "--resume", "--out", "run")
+        assert stopped.exit_code == 130 and "resume with: nas compress --resume --out run\n" in stopped.stderr
     second = nas("compress", "--resume", "--out", "run")
     assert second.exit_code == 0, second.stderr
     cuts = [RunDir.read(Path(f"run/passes/{name}")).read_lines("cuts.jsonl") for name in ("1-prune", "2-fine-tune")]
@@ -178,11 +181,38 @@ def test_what_may_be_wrong_in_a_recipe(text, expected):
         (PRUNE + '[[pass]]\nname = "export"\nformat = "tflite"\n', "pass 2 (export) of the recipe: format 'tflite'"),
         ('[[pass]]\nname = "export"\n', "pass 1 (export) of the recipe: it is the first pass"),
         ('[[pass]]\nname = "prune"\n', "pass 1 (prune) of the recipe: no --budget was given"),
+        (PRUNE + QUANTIZE.replace("min-max", "median"), "pass 2 (quantize) of the recipe: --calibration 'median'"),
+        (PRUNE + QUANTIZE.replace("first=8", "first=int5"), "--keep 'first=int5': 'int5' is no number format"),
+        (PRUNE + QUANTIZE + 'runtime = "tvm"\n', "pass 2 (quantize) of the recipe: runtime 'tvm'"),
+        (PRUNE + QUANTIZE + MIXED + 'sensitivity = "feeling"\n', "--sensitivity 'feeling' is not known"),
+        (PRUNE + QUANTIZE + MIXED + "bits = [5]\n", "--bits '5' is not a number format"),
+        (PRUNE + QUANTIZE + "bits = [4]\n", "--bits is of --precision mixed, and this is int8"),
+        (PRUNE + 'method = "melt"\n', "pass 1 (prune) of the recipe: --method 'melt' is not known"),
+        (PRUNE + 'precision = "fp64"\n', "does not run precision 'fp64' on cpu"),
+        (PRUNE + "grow_epochs = 3\n", "--grow-epochs 3 is of --method grow, and this is cut"),
+        (SPARSE + 'pattern = "3:4"\n', "pass 1 (prune) of the recipe: pattern '3:4' is not known"),
+        (SPARSE + 'activation = "sigmoid"\n', "--activation 'sigmoid' is not known"),
+        (PRUNE + TUNE + 'optimizer = "lamb"\n', "pass 2 (fine-tune) of the recipe: --optimizer 'lamb'"),
+        (PRUNE + TUNE + 'train_precision = "fp8"\n', "pass 2 (fine-tune) of the recipe: --train-precision 'fp8'"),
     ],
 )
 def test_what_a_later_pass_would_refuse_is_refused_before_the_first(text, expected):
     result = CliRunner().invoke(app, ["compress", "--recipe", str(recipe(text)), "--out", "run"])
     assert result.exit_code == 2 and expected in result.stderr and not Path("run").exists()
+
+
+def test_what_all_passes_share_may_be_nothing_to_one_of_them():
+    shared = TOP + 'importance = "l1"\nsensitivity = "hessian"\n'
+    assert nas("compress", "--recipe", recipe(SPARSE, QUANTIZE, top=shared), "--out", "run").exit_code == 0
+
+
+def test_a_fine_tune_goes_on_without_the_levels_that_no_cut_keeps(monkeypatch):
+    sweep = PRUNE.replace("budget =", 'sweep = "1,60%"\nbudget =')
+    result = nas("compress", "--recipe", recipe(sweep, TUNE), "--out", "run")
+    assert result.exit_code == 0, result.stderr
+    runs = [RunDir.read(Path(f"run/passes/{name}")) for name in ("1-prune", "2-fine-tune")]
+    assert runs[0].read_lines("cuts.jsonl") == runs[1].read_lines("cuts.jsonl")
+    assert [row["state"] for row in runs[1].trials()] == ["complete", "complete", "infeasible", "complete"]
 
 
 def test_a_fine_tune_of_a_recipe_and_what_all_passes_share():

@@ -1,6 +1,7 @@
 """`nas prune` as a user runs it: on digits, with a small network of the user's own."""
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -126,7 +127,13 @@ def test_a_pruned_network_is_pruned_again(folder):
     key = json.loads(Path("first/summary.json").read_text())["best"]["key"]
     third = json.loads(done(f"first:{key[:6]}", "--budget", "60%", *QUICK, "--out", "third", "--json").stdout)
     assert third["verified"] and third["best"]["metrics"]["macs"] == again["best"]["metrics"]["macs"]
+    # a slash at the end names the same network, and so the run may be gone on with
+    slashed = json.loads(done(f"first/:{key[:6]}", "--budget", "60%", *QUICK, "--out", "slashed", "--json").stdout)
+    assert slashed["best"]["key"] == third["best"]["key"]
+    whole = json.loads(done("first/", "--budget", "60%", *QUICK, "--out", "whole", "--json").stdout)
+    assert whole["best"]["key"] == again["best"]["key"] and whole["original"]["name"] == "first"
     # what a search or a quantization evaluated has no weights of its own
+    shutil.rmtree("first/networks")
     Path("first/best/source.json").unlink()
     refused = prune(f"first:{key[:6]}", "--budget", "60%", *QUICK)
     assert refused.exit_code == 2 and "only nas prune keeps weights of each of its networks" in refused.stderr
@@ -275,8 +282,9 @@ def test_two_aims_that_end_in_the_same_network_have_it_once_and_trained(folder):
     result = done(*uniform, "--budget", "50%", "--sweep", "50,50.01,70%", "--out", "several")
     assert "50.01% ends with network" in result.stderr
     one, several = trials("one"), trials("several")
-    assert [row["key"] for row in several[:3]] == [one[0]["key"], one[1]["key"], one[1]["key"]] and len(several) == 4
-    assert several[1]["scores"] == several[2]["scores"] == one[1]["scores"]
+    assert [row["key"] for row in several[:4]] == [one[0]["key"], *[one[1]["key"]] * 3] and len(several) == 5
+    assert all(row["scores"] == one[1]["scores"] for row in several[1:4])
+    assert [row["number"] for row in RunDir.read(Path("several")).read_lines("cuts.jsonl")] == [1, 3, 4]
     kept = [reload(Path(run) / "networks" / one[1]["key"]).state_dict() for run in ("one", "several")]
     assert all(torch.equal(a, b) for a, b in zip(*(state.values() for state in kept), strict=True))
 
@@ -287,6 +295,17 @@ def test_a_level_that_no_cut_keeps_is_left_out_of_a_sweep(folder):
     assert [row["state"] for row in RunDir.read(Path("run")).trials()] == ["complete", "infeasible", "complete"]
     assert json.loads(result.stdout)["verified"] and Path("run/report.html").is_file()
     assert prune("python:tiny_net:tiny", "--sweep", "1,2%", *QUICK, "--out", "none").exit_code == 3
+    # a budget is no level: what was asked for is not left out
+    refused = prune("python:tiny_net:tiny", "--budget", "1%", "--sweep", "60%", *QUICK, "--out", "asked")
+    assert refused.exit_code == 3 and "no cut keeps 1%" in refused.stderr
+    assert len(RunDir.read(Path("asked")).trials()) == 1
+
+
+def test_several_steps_cut_below_what_one_may(folder):
+    once = ("python:tiny_net:tiny", "--budget", "25%", "--least", "0.5", *QUICK)
+    refused = prune(*once, "--out", "one")
+    assert refused.exit_code == 3 and "no cut keeps 25%" in refused.stderr
+    done(*once, "--steps", "3", "--out", "three")
 
 
 def test_what_no_cut_keeps_is_refused_before_anything_is_measured(folder):

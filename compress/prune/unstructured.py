@@ -48,8 +48,7 @@ def magnitude_mask(module: nn.Module, sparsity: float, pattern: str = "global") 
     2015), exact up to rounding; one weight stays in any case. `pattern` is one of PATTERNS. Of equal weights the first ones go.
     Raises InvalidSetting.
     """
-    if pattern not in PATTERNS:
-        raise InvalidSetting(f"pattern {pattern!r} is not known; choose one of {', '.join(PATTERNS)}")
+    _check_pattern(pattern)
     if not 0 <= sparsity < 1:
         raise InvalidSetting(f"sparsity {sparsity} is no share of weights to drop; give at least 0 and less than 1")
     return PATTERNS[pattern](_weights(module), sparsity)
@@ -127,6 +126,7 @@ PATTERNS: Mapping[str, Callable[[Mapping[str, Tensor], float], Masks]] = {
 
 def check_reachable(sparsity: float, pattern: str) -> None:
     """Make sure that a pattern can have just this share of zeros. Raises InvalidSetting with those that it can have."""
+    _check_pattern(pattern)
     if pattern not in NEIGHBOURS:
         return
     n, m = NEIGHBOURS[pattern]
@@ -160,3 +160,8 @@ def _weights(module: nn.Module) -> dict[str, Tensor]:
         if isinstance(part, owner)
     }
     return {name: p.detach() for name, p in module.named_parameters() if name in names}
+
+
+def _check_pattern(pattern: str) -> None:
+    if pattern not in PATTERNS:
+        raise InvalidSetting(f"pattern {pattern!r} is not known; choose one of {', '.join(PATTERNS)}")

@@ -75,14 +75,23 @@ def kept_layers(network: Network, wanted: Sequence[str]) -> dict[str, str]:
     """Read `first`, `last`, `NAME` or `NAME=FORMAT`: layers that stay in fp32 or have another format. Raises InvalidSetting."""
     names = [layer.name for layer in network.layers]
     found = {}
-    for text in wanted:
-        name, equals, number = text.partition("=")
+    for text, number in zip(wanted, kept_formats(wanted), strict=True):
+        name = text.partition("=")[0]
         place = names[_ENDS[name]] if name in _ENDS else name
         if place not in names:
             raise InvalidSetting(f"--keep {text!r}: there is no layer {name!r}; choose first, last, or of {_some(names)}")
+        found[place] = number
+    return found
+
+
+def kept_formats(wanted: Sequence[str]) -> list[str]:
+    """The format of each layer that is kept. Raises InvalidSetting for one that is not known."""
+    found = []
+    for text in wanted:
+        _, equals, number = text.partition("=")
         if equals and number not in FORMATS:
             raise InvalidSetting(f"--keep {text!r}: {number!r} is no number format; choose one of {', '.join(FORMATS)}")
-        found[place] = number if equals else FLOAT
+        found.append(number if equals else FLOAT)
     return found
 
 

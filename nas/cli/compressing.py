@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,15 @@ from compress.export import write_format, written_aside
 from compress.more_formats import EXPORTS
 from nas.budget import Metric
 from nas.cli.continuing import fine_tune_in
+from nas.cli.errors import Interrupted
+from nas.cli.existing import check_training
 from nas.cli.exporting import Wanted, run_export
 from nas.cli.job import versions
 from nas.cli.progress import log
+from nas.cli.pruning import checking as pruning
 from nas.cli.pruning.flow import prune_in
-from nas.cli.pruning.job import check_settings as check_prune
+from nas.cli.quantizing import job as quantizing
 from nas.cli.quantizing.flow import quantize_in
-from nas.cli.quantizing.job import check_settings as check_quantize
 from nas.cli.recipe import FINE_TUNE, ExportSettings, Recipe, Step, read_recipe
 from nas.cli.running import concluded, working
 from nas.cli.settings import command_line
@@ -77,8 +79,10 @@ def _check(recipe: Recipe) -> None:
         try:
             if step.name == "export" and number == 1:
                 raise InvalidSetting("it is the first pass; use nas export for a network that no pass has changed")
-            if step.name in _CHECKS:
-                _CHECKS[step.name](step.settings(recipe.network, recipe.weights))
+            settings = step.settings(recipe.network, recipe.weights)
+            _CHECKS[step.name](settings)
+            if step.name in _GIVEN:  # what the recipe says of all passes may be nothing to one of them
+                _GIVEN[step.name](settings, step.own)
         except NasError as error:
             raise type(error)(f"pass {number} ({step.name}) of the recipe: {error}") from error
 
@@ -89,9 +93,14 @@ def _check_export(settings: ExportSettings) -> None:
 
 
 _CHECKS: Mapping[str, Callable[[Any], None]] = {
-    "prune": check_prune,
-    "quantize": check_quantize,
+    "prune": pruning.check_settings,
+    FINE_TUNE: check_training,
+    "quantize": quantizing.check_settings,
     "export": _check_export,
+}
+_GIVEN: Mapping[str, Callable[[Any, Collection[str]], None]] = {
+    "prune": pruning.check_given,
+    "quantize": quantizing.check_given,
 }
 
 
@@ -121,7 +130,10 @@ def _ran(run: RunDir, recipe: Recipe, number: int, step: Step) -> dict[str, floa
     network, weights = (str(before), None) if before else (recipe.network, recipe.weights)
     if not (folder / "summary.json").is_file():
         started = (folder / "config.json").is_file()
-        _RUNNERS[step.name](folder, step.settings(network, weights), folder if started else None, False)
+        try:
+            _RUNNERS[step.name](folder, step.settings(network, weights), folder if started else None, False)
+        except Interrupted:
+            raise KeyboardInterrupt from None  # the chain is what is resumed
     summary = _summary_of(folder)
     found = dict(summary["best"]["metrics"])
     lines = run.read_lines(LOG)
@@ -257,7 +269,7 @@ def _stored_recipe(resumed: Path | None, asked: Asked) -> Recipe:
     stored = RunDir.read(resumed).config
     if stored.get("command") != "compress":
         raise InvalidSetting(f"{resumed} is a run of `nas {stored.get('command')}`, not of `nas compress`")
-    if asked.recipe is not None and asdict(_asked_recipe(asked)) != asdict(_recipe(stored["recipe"])):
+    if asked.recipe is not None and _asked_recipe(asked) != _recipe(stored["recipe"]):
         raise InvalidSetting(
             f"{asked.recipe} is not the recipe that {resumed} was started with; drop --recipe, or start a new run"
         )

@@ -10,15 +10,18 @@ from typing import Any, Protocol
 
 import torch
 
+from nas.architecture import Architecture
 from nas.budget import Budget
-from nas.cli.job import circumstances, described, precision
+from nas.cli.job import check_precision, circumstances, described, precision
 from nas.cli.pruning.original import Original, statistics_of
-from nas.cli.shared_settings import ExistingSettings
+from nas.cli.shared_settings import ExistingSettings, TrainingSettings
 from nas.data.augment import Augmentation, default_augmentation
 from nas.data.dataset import Dataset
 from nas.data.load import DataConfig, load
+from nas.errors import InvalidSetting
 from nas.latency.bench import Bench
-from nas.training.loop import TrainConfig
+from nas.training.loop import OPTIMIZERS, TrainConfig
+from nas.trial import Trial
 
 # of a fine-tuning whose teacher answers for any image, blended ones, too (docs/benchmarks.md); for quantization-aware
 # training it was not measured, and has to be asked for
@@ -73,6 +76,14 @@ def data_for(original: Original, data: Dataset | None, device: torch.device) -> 
     return replace(data, train=data.train.to(device), val=data.val.to(device), mean=mean, std=std)
 
 
+def check_training(s: TrainingSettings) -> None:
+    """Raise InvalidSetting for numbers out of range, and for names that are not known."""
+    if s.optimizer not in OPTIMIZERS:
+        raise InvalidSetting(f"--optimizer {s.optimizer!r} is not known; choose one of {', '.join(OPTIMIZERS)}")
+    check_precision(s.train_precision)
+    TrainConfig(1, s.batch_size, lr=1.0 if s.lr is None else s.lr, weight_decay=s.weight_decay, clip_norm=s.clip_norm)
+
+
 def training_of(job: ExistingJob, lr: float) -> TrainConfig:
     """Configuration of the training; `lr` holds where the user named none."""
     s = job.settings
@@ -107,3 +118,9 @@ def configuration(job: ExistingJob, command: str, objectives: Sequence[str], tra
     if training is not None:
         value |= {"training": vars(training), "augmentation": vars(augmentation_of(job))}
     return json.loads(json.dumps(value))
+
+
+def trial_of(record: dict[str, Any]) -> Trial:
+    """Read a line of trials.jsonl."""
+    stored = record["architecture"]
+    return Trial.from_json(record, Architecture(stored["space"], stored["choices"]))

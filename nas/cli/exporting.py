@@ -24,7 +24,7 @@ from nas.data.dataset import Dataset
 from nas.data.load import DataConfig, load
 from nas.errors import InvalidSetting, VerificationFailed
 from nas.report.passes import config_of
-from nas.rundir import RunDir
+from nas.rundir import CONFIG, RunDir
 
 IMAGES = 64
 
@@ -103,9 +103,11 @@ def _data(wanted: Wanted) -> Dataset | None:
     """The data that were named, or those of the run."""
     if wanted.data is not None:
         return load(DataConfig(wanted.data))
-    if not Path(wanted.network).is_dir():
+    run, colon, _ = wanted.network.rpartition(":")
+    folder = Path(wanted.network if Path(wanted.network).is_dir() or not colon else run)
+    if not (folder / CONFIG).is_file():
         return None
-    stored = config_of(RunDir.read(Path(wanted.network)))
+    stored = config_of(RunDir.read(folder))
     if not stored.get("data", {}).get("name"):
         return None
     return data_of(stored)

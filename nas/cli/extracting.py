@@ -13,6 +13,7 @@ from typing import Any
 from compress.export import ARCHITECTURE
 from nas import files
 from nas.cli import deliver
+from nas.cli.existing import trial_of
 from nas.cli.job import configuration, make_job
 from nas.cli.keys import key_of
 from nas.cli.progress import log
@@ -20,12 +21,11 @@ from nas.cli.pruning import deliver as pruned
 from nas.cli.pruning.clock import Clock
 from nas.cli.pruning.job import make_prune_job, prune_configuration
 from nas.cli.pruning.settings import PruneSettings
-from nas.cli.pruning.stages import trial_of
 from nas.cli.quantizing import deliver as quantized
 from nas.cli.quantizing.clock import Clock as QuantizeClock
 from nas.cli.quantizing.job import make_quantize_job, quantize_configuration
 from nas.cli.quantizing.settings import QuantizeSettings
-from nas.cli.running import refuse_changes
+from nas.cli.running import failures, refuse_changes
 from nas.cli.settings import Settings, command_line, of_run
 from nas.cli.stages import loaded_supernet
 from nas.errors import InvalidSetting, VerificationFailed
@@ -77,9 +77,7 @@ def run_extract(wanted: Wanted, as_json: bool) -> None:
     if as_json:
         print(json.dumps({**summary, "folder": str(folder)}))
     if not summary["verified"]:
-        failed = [row["name"] for row in verdict["checks"] if not row["ok"]]
-        failed += [f"{row['text']} is broken" for row in verdict["budgets"] if not row["ok"]]
-        raise VerificationFailed(f"the network in {folder} does not hold what the run promises: {'; '.join(failed)}")
+        raise VerificationFailed(f"the network in {folder} does not hold what the run promises: {'; '.join(failures(verdict))}")
 
 
 # -- by command

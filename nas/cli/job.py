@@ -193,14 +193,19 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def check_precision(name: str) -> None:
+    """Raise InvalidSetting for a precision of training that is not known."""
+    if name not in ("auto", "fp32", "bf16"):
+        raise InvalidSetting(f"--train-precision {name!r} is not known; choose auto, fp32 or bf16")
+
+
 def precision(name: str, device: torch.device, plan: Plan) -> str:
     """Read auto, fp32 or bf16. Automatic is bf16 where the hardware multiplies it natively.
 
     On processors depthwise convolutions are bound by memory and conversions, and bf16 made them slower by half
     (docs/benchmarks.md), so that only networks of dense convolutions get it there: `plan` is the (largest) one.
     """
-    if name not in ("auto", "fp32", "bf16"):
-        raise InvalidSetting(f"--train-precision {name!r} is not known; choose auto, fp32 or bf16")
+    check_precision(name)
     if name != "auto":
         return name
     if device.type == "cuda":

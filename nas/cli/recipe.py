@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -55,11 +55,12 @@ SETTINGS: Mapping[str, type] = {
 
 @dataclass(frozen=True)
 class Step:
-    """A pass: its name, its settings but for the network, and its bounds."""
+    """A pass: its name, its settings but for the network, and its bounds; `own` are the settings of its own table."""
 
     name: str
     options: Mapping[str, Any]
     bounds: Mapping[str, float]
+    own: tuple[str, ...] = field(default=(), compare=False)
 
     def settings(self, network: str, weights: str | None) -> Any:  # noqa: ANN401 - one of SETTINGS
         """The settings of the command, for a network."""
@@ -117,7 +118,7 @@ def _step(number: int, table: Mapping[str, Any], shared: Mapping[str, Any]) -> S
     options = {key: value for key, value in shared.items() if key in known} | given
     kinds, place = get_type_hints(SETTINGS[name]), f"pass {number} ({name}) of the recipe"
     bounds = {key: float(_value(place, key, table[key], float)) for key in BOUNDS if key in table}
-    return Step(name, {key: _value(place, key, value, kinds[key]) for key, value in options.items()}, bounds)
+    return Step(name, {key: _value(place, key, value, kinds[key]) for key, value in options.items()}, bounds, tuple(given))
 
 
 def _check_order(steps: Sequence[Step]) -> None:
@@ -149,7 +150,7 @@ def _trained_later(step: Step, table: Mapping[str, Any], later: Step | None) -> 
 
 
 def _names(kind: str) -> set[str]:
-    return {field.name for field in fields(SETTINGS[kind])}
+    return {f.name for f in fields(SETTINGS[kind])}
 
 
 def _value(place: str, key: str, value: Any, kind: Any) -> Any:  # noqa: ANN401 - TOML has any

@@ -57,9 +57,13 @@ def _failed(run: RunDir) -> str:
     verdict = run.read_json("best/verify.json") if (run.path / "best/verify.json").is_file() else None
     if not isinstance(verdict, dict) or verdict["ok"]:
         return "a pass before the last one failed"
-    rows = [f"{row['name']} ({row['detail']})" for row in verdict["checks"] if not row["ok"]]
-    rows += [f"{row['text']} ({row['detail']})" for row in verdict["budgets"] if not row["ok"]]
-    return f"{'; '.join(rows)}; see best/verify.json"
+    return f"{'; '.join(failures(verdict))}; see best/verify.json"
+
+
+def failures(verdict: Mapping[str, Any]) -> list[str]:
+    """What of the content of a verify.json failed, in words."""
+    rows = [(row["name"], row) for row in verdict["checks"]] + [(row["text"], row) for row in verdict["budgets"]]
+    return [f"{name} ({row['detail']})" for name, row in rows if not row["ok"]]
 
 
 def data_of(config: Mapping[str, Any]) -> Dataset:

@@ -29,7 +29,8 @@ from nas.cost.trace import Untraceable, trace
 from nas.cost.users_code import place_of
 from nas.errors import InvalidSetting, MissingPackage
 from nas.plan import Plan
-from nas.rundir import RunDir
+from nas.report.passes import COMPRESS, pass_runs
+from nas.rundir import CONFIG, RunDir
 
 Shape = tuple[int, int, int]
 DEFAULT_SHAPE = (3, 224, 224)
@@ -65,6 +66,14 @@ def full_name(text: str) -> str:
 
     bare = re.fullmatch(r"\w+", text) and not Path(text).exists() and text in models.list_models(module=models)
     return f"torchvision:{text}" if bare else text
+
+
+def tidied(text: str) -> str:
+    """A run directory, or RUN:KEY, without a slash at the end of the directory: one network, one name; all else as it is."""
+    if Path(text).is_dir():
+        return str(Path(text))
+    run, colon, key = text.rpartition(":")
+    return f"{Path(run)}:{key}" if colon and Path(run).is_dir() else text
 
 
 def read_network(text: str, shape: Shape | None = None) -> Network:
@@ -136,15 +145,21 @@ def is_pruned(text: str) -> bool:
 def pruned_folder(text: str) -> Path | None:
     """Where a pruned network is stored: that which a run delivered, or RUN:KEY, any that it made; None for other networks.
 
-    Raises InvalidSetting for a key that a run of `nas prune` does not have.
+    RUN is of `nas prune`, or of `nas compress`. Raises InvalidSetting for a key that it does not have.
     """
     if is_pruned(text):
         return Path(text) / BEST_FOLDER
     run, colon, key = text.rpartition(":")
-    if not (colon and is_pruned(run)):
-        return None
-    stored = Path(run) / NETWORKS
-    return stored / key_of(run, sorted(folder.parent.name for folder in stored.glob(f"*/{SOURCE}")), key)
+    stored = _pruned_networks(Path(run)) if colon else {}
+    return stored[key_of(run, sorted(stored), key)] if stored else None
+
+
+def _pruned_networks(path: Path) -> dict[str, Path]:
+    """The folders of what a run has pruned, by key; of a chain as the last pass that has them left them."""
+    if not (path / CONFIG).is_file():
+        return {}
+    runs = pass_runs(path) if RunDir.read(path).config.get("command") == COMPRESS else [path]
+    return {file.parent.name: file.parent for run in runs for file in (run / NETWORKS).glob(f"*/{SOURCE}")}
 
 
 def shape_of(source: Mapping[str, Any]) -> Shape:

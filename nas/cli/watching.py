@@ -212,6 +212,8 @@ class Looker:
         if newest == TIMINGS:
             return Stage("timing", len(self._logs[TIMINGS]))
         total, done = wanted_trials(self.run.config), counts.get("complete", 0)
+        if self.run.config.get("command") == "prune":
+            done += counts.get("infeasible", 0)  # levels of a sweep that are left out
         if total and done >= total:
             return Stage("writing and verifying", done, total)
         return Stage("trials" if records else "starting", done, total)

@@ -175,8 +175,9 @@ def _share(workshop: Workshop, budget: Budget) -> float:
 
 
 def _start(workshop: Workshop, subject: Subject, budgets: tuple[Budget, ...]) -> Start:
-    if not workshop.job.recipe.depth:  # else blocks may go, too
-        possible(subject, budgets, workshop.job.recipe)
+    recipe = workshop.job.recipe
+    if not recipe.depth and recipe.steps == 1:  # else blocks may go, too, or of each step's widths the share `least` is kept
+        possible(subject, budgets, recipe)
     with reporting() as report:
         return Start(workshop, shortened(subject, budgets, workshop.job.recipe, workshop.calibration, report))
 

@@ -30,7 +30,7 @@ FEATURES = 80.0
 def finetuned(job: PruneJob, run: RunDir, folder: Path) -> nn.Module:
     """Fine-tune the network that is stored in `folder`, under the name of that folder. Needs data."""
     assert job.data is not None
-    method, key = method_of(job), folder.name
+    method, key = method_of(job.settings), folder.name
     student = method.student(job, reload(folder))
     found = compared(job, student, folder)
     student = student.to(job.device).to(memory_format=torch.channels_last)
@@ -44,7 +44,7 @@ def finetuned(job: PruneJob, run: RunDir, folder: Path) -> nn.Module:
 
 def compared(job: PruneJob, student: nn.Module, folder: Path) -> tuple[Place, ...]:
     """Where features of a student, which is on the CPU, are compared with the original's; nowhere if that is random."""
-    if not (job.original.trained and method_of(job).follows_features):
+    if not (job.original.trained and method_of(job.settings).follows_features):
         return ()
     whole = prepare(job.original.module).cpu().to(memory_format=torch.contiguous_format)
     return places(whole, student, example_of(job.original.shape), read_history(folder))

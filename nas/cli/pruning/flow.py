@@ -10,11 +10,11 @@ from typing import Any
 import typer
 
 from nas.cli.progress import log
+from nas.cli.pruning.checking import check_given, check_settings
 from nas.cli.pruning.clock import Clock
 from nas.cli.pruning.cutting import Workshop
 from nas.cli.pruning.deliver import deliver_pruned
 from nas.cli.pruning.job import PruneJob, make_prune_job, prune_configuration
-from nas.cli.pruning.methods import method_of
 from nas.cli.pruning.settings import PruneSettings
 from nas.cli.pruning.stages import trials_of
 from nas.cli.running import concluded, working
@@ -30,6 +30,8 @@ NO_FASTER = 0.95
 def run_prune(ctx: typer.Context) -> None:
     """The whole of `nas prune`."""
     settings, resumed = read(ctx, "prune", PruneSettings)
+    if resumed is None:
+        check_given(settings, ctx.params)
     prune_in(ctx.params.get("out"), settings, resumed, ctx.params["json"])
 
 
@@ -37,13 +39,13 @@ def prune_in(out: Path | None, settings: PruneSettings, resumed: Path | None, as
     """Prune in a run directory, a new one or one that is gone on with. Raises VerificationFailed, and what `nas prune` does."""
     if not settings.network:
         raise InvalidSetting("no network was given; name one: nas prune cifar-resnet56 --weights FILE --budget 50%")
+    check_settings(settings)
     prune_job_in(out, make_prune_job(settings), resumed, as_json)
 
 
 def prune_job_in(out: Path | None, job: PruneJob, resumed: Path | None, as_json: bool) -> None:
     """As `prune_in`, for a job that is made already."""
     began = time.monotonic()
-    method_of(job).check(job)
     with working(prune_configuration(job), resumed, out) as run:
         describe(job)
         with tempfile.TemporaryDirectory() as folder:

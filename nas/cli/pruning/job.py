@@ -8,22 +8,21 @@ from typing import Any
 
 import torch
 
-from compress.prune.nni_pruners import require_nni
-from compress.prune.pipeline import Calibration, Recipe, needs_data
+from compress.prune.pipeline import Calibration, Recipe
 from nas.budget import Budget, parse_all
 from nas.cli.existing import augmentation_of, configuration, data_for, read_data, training_of
 from nas.cli.job import LEARNING_RATES, SMALL_NETWORK, pick_device
 from nas.cli.profiling import bench_for
 from nas.cli.pruning.original import Original, read_original
-from nas.cli.pruning.settings import PRUNE_DEFAULTS, PruneSettings
+from nas.cli.pruning.settings import PruneSettings
 from nas.cost.counting import count
 from nas.data.augment import Augmentation
 from nas.data.dataset import Dataset, epoch_batches
-from nas.errors import InvalidBudget, InvalidSetting
+from nas.errors import InvalidBudget
 from nas.evaluation.supernet import prepared
 from nas.latency.bench import Bench
 from nas.runtimes.runtime import Setting
-from nas.training.loop import OPTIMIZERS, TrainConfig
+from nas.training.loop import TrainConfig
 
 # fine-tuning starts from trained weights, which the rate of a training from scratch would destroy
 FINETUNE_LR = 0.1
@@ -34,12 +33,6 @@ LABELLED = (6e10, 64, 512)
 CURVES = (6e10, 32, 512)
 NORMS = (5e11, 128, 2048)
 BATCH = 128
-# what other methods do not look at
-OF_METHOD = {
-    **dict.fromkeys(("importance", "allocation", "steps", "depth"), "cut"),
-    **dict.fromkeys(("sparsity", "pattern", "activation"), "sparse"),
-    "grow_epochs": "grow",
-}
 
 
 @dataclass(frozen=True)
@@ -97,28 +90,19 @@ class PruneJob:
 
 def make_prune_job(settings: PruneSettings) -> PruneJob:
     """Read the data, build the network, parse budgets. Raises InvalidSetting, InvalidData, InvalidBudget, MissingPackage."""
-    check_settings(settings)
     device = pick_device(settings.device)
-    bench = bench_for(settings.runtime, Setting(str(device), settings.precision, settings.batch, settings.threads or 1))
+    bench = bench_for(settings.runtime, setting_of(settings))
     data = read_data(settings)
     original = read_original(settings, data)
     # threads of small networks mostly wait for each other
     small = count(original.plan).values()["macs"] < SMALL_NETWORK
     torch.set_num_threads(settings.threads or (1 if small else torch.get_num_threads()))
-    return PruneJob(settings, device, original, data_for(original, data, device), _aims(settings), bench)
+    return PruneJob(settings, device, original, data_for(original, data, device), aims_of(settings), bench)
 
 
-def check_settings(settings: PruneSettings) -> None:
-    """Raise InvalidSetting, InvalidBudget or MissingPackage for what does not go together, before anything is read."""
-    if settings.optimizer not in OPTIMIZERS:
-        raise InvalidSetting(f"--optimizer {settings.optimizer!r} is not known; choose one of {', '.join(OPTIMIZERS)}")
-    _aims(settings)
-    _check_needs(settings)
-    if settings.precision == "int8":
-        raise InvalidSetting(
-            "--precision 'int8': pruning delivers networks in floating point; give fp32, and quantize what it delivers: "
-            "nas quantize RUN, or a recipe for nas compress"
-        )
+def setting_of(s: PruneSettings) -> Setting:
+    """How files are timed. Raises InvalidSetting for a device that is not there."""
+    return Setting(str(pick_device(s.device)), s.precision, s.batch, s.threads or 1)
 
 
 def recipe_of(s: PruneSettings) -> Recipe:
@@ -150,28 +134,7 @@ def prune_configuration(job: PruneJob) -> dict[str, Any]:
     return configuration(job, "prune", job.objectives, job.training if job.data is not None else None)
 
 
-# -- parts
-
-
-def _check_needs(settings: PruneSettings) -> None:
-    """Raise InvalidSetting for what cannot be done without data, where there are none; MissingPackage."""
-    for name, method in OF_METHOD.items():
-        value = getattr(settings, name)
-        if settings.method in OF_METHOD.values() and settings.method != method and value != getattr(PRUNE_DEFAULTS, name):
-            option = f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}")
-            raise InvalidSetting(
-                f"{option} is of --method {method}, and this is {settings.method}; drop it, or choose {method}"
-            )
-    reason = needs_data(recipe_of(settings))
-    if settings.importance.startswith("nni-"):
-        require_nni()
-    if settings.finetune_epochs:
-        reason = f"--finetune-epochs {settings.finetune_epochs} needs images to train on"
-    if reason and settings.data is None:
-        raise InvalidSetting(f"{reason}, and there are none; give --data")
-
-
-def _aims(settings: PruneSettings) -> tuple[Aim, ...]:
+def aims_of(settings: PruneSettings) -> tuple[Aim, ...]:
     """The networks that are wanted: one for --budget, one for each level of --sweep."""
     budgets = parse_all(settings.budget)
     for budget in budgets:
@@ -182,7 +145,10 @@ def _aims(settings: PruneSettings) -> tuple[Aim, ...]:
         aims.append(Aim(f"{settings.sparsity:.0%} zeros, {settings.pattern}", ()))
     if not aims:
         raise InvalidBudget("no --budget was given; say what the network may cost, for example --budget 50%")
-    return tuple(dict.fromkeys(aims))  # a level of the sweep may be the budget itself
+    return tuple(aims)
+
+
+# -- parts
 
 
 def sweep_of(text: str) -> tuple[Budget, ...]:

@@ -13,7 +13,7 @@ from compress.prune.depth import residual_blocks
 from compress.prune.growing import Growing, Growth, growing, result
 from compress.prune.history import History
 from compress.prune.pipeline import Pruned, example_of, further
-from compress.prune.sparse_training import Ramp, activated, finish, masked
+from compress.prune.sparse_training import ACTIVATIONS, Ramp, activated, finish, masked
 from compress.prune.unstructured import check_reachable, compressed_bytes
 from nas.budget import Metric
 from nas.cli.existing import training_of
@@ -21,7 +21,8 @@ from nas.cli.job import LEARNING_RATES
 from nas.cli.progress import log
 from nas.cli.pruning.clock import SideBySide
 from nas.cli.pruning.cutting import Workshop, absolute_budgets, cut_to
-from nas.cli.pruning.job import Aim, PruneJob
+from nas.cli.pruning.job import Aim, PruneJob, aims_of
+from nas.cli.pruning.settings import PruneSettings
 from nas.cli.stages import Course, fit
 from nas.errors import InvalidBudget, InvalidSetting
 from nas.rundir import RunDir
@@ -47,7 +48,7 @@ class Method(Protocol):
     def follows_features(self) -> bool:
         """Whether the fine-tuning draws features to the original's."""
 
-    def check(self, job: PruneJob) -> None:
+    def check(self, settings: PruneSettings) -> None:
         """Raise InvalidSetting or InvalidBudget for settings that do not go together."""
 
     def make(self, workshop: Workshop, run: RunDir, aim: Aim) -> Made:
@@ -68,7 +69,7 @@ class Cut:
 
     follows_features = True
 
-    def check(self, job: PruneJob) -> None:
+    def check(self, settings: PruneSettings) -> None:
         """All settings go together."""
 
     def make(self, workshop: Workshop, run: RunDir, aim: Aim) -> Made:
@@ -93,11 +94,11 @@ class Grow(Cut):
 
     follows_features = False  # it was trained by itself for long
 
-    def check(self, job: PruneJob) -> None:
+    def check(self, settings: PruneSettings) -> None:
         """Growing is a training, and knows one kind of cost."""
-        if job.data is None:
+        if settings.data is None:
             raise InvalidSetting("--method grow trains the network and needs images; give --data")
-        for aim in job.aims:
+        for aim in aims_of(settings):
             if [budget.metric for budget in aim.budgets] != ["macs"]:
                 raise InvalidBudget(f"budget {aim.text!r}: --method grow wants one on multiply-adds, like 50% or 60MFLOPs")
 
@@ -129,13 +130,15 @@ class Sparse(Cut):
 
     follows_features = False  # --activation computes other ones
 
-    def check(self, job: PruneJob) -> None:
+    def check(self, settings: PruneSettings) -> None:
         """A sparsity is what is aimed at."""
-        if job.settings.sparsity is None or job.settings.budget or job.settings.sweep:
+        if settings.sparsity is None or settings.budget or settings.sweep:
             raise InvalidSetting(
                 "--method sparse wants --sparsity, such as 0.8, and no --budget: zeros cost what all weights cost"
             )
-        check_reachable(job.settings.sparsity, job.settings.pattern)
+        check_reachable(settings.sparsity, settings.pattern)
+        if settings.activation is not None and settings.activation not in ACTIVATIONS:
+            raise InvalidSetting(f"--activation {settings.activation!r} is not known; choose one of {', '.join(ACTIVATIONS)}")
 
     def make(self, workshop: Workshop, run: RunDir, aim: Aim) -> Made:
         """Set the smallest weights to zero at once: what the training then does better, over its ramp."""
@@ -172,11 +175,11 @@ METHODS: dict[str, Method] = {"cut": Cut(), "grow": Grow(), "sparse": Sparse()}
 RAMP = 0.6
 
 
-def method_of(job: PruneJob) -> Method:
-    """The method of a job. Raises InvalidSetting for one that is not known."""
-    if job.settings.method not in METHODS:
-        raise InvalidSetting(f"--method {job.settings.method!r} is not known; choose one of {', '.join(METHODS)}")
-    return METHODS[job.settings.method]
+def method_of(settings: PruneSettings) -> Method:
+    """The method that a user names. Raises InvalidSetting for one that is not known."""
+    if settings.method not in METHODS:
+        raise InvalidSetting(f"--method {settings.method!r} is not known; choose one of {', '.join(METHODS)}")
+    return METHODS[settings.method]
 
 
 def dense_of(job: PruneJob) -> nn.Module:

@@ -31,6 +31,7 @@ from nas.cli.sources import (
     read_shape,
     reload,
     shape_of,
+    tidied,
 )
 from nas.cost.trace import trace
 from nas.data.dataset import Dataset
@@ -74,7 +75,7 @@ def read_original(settings: ExistingSettings, data: Dataset | None) -> Original:
     Random weights without data get norms that fit noise: signals would fade or blow up, and the logits would tell nothing.
     Raises InvalidSetting if there is no such network, or if weights or data do not fit it.
     """
-    text, weights = full_name(settings.network), settings.weights
+    text, weights = tidied(full_name(settings.network)), settings.weights
     if Path(text).is_dir() or pruned_folder(text):
         return _of_run(text, weights, data)
     run, colon, _ = text.rpartition(":")
@@ -113,7 +114,8 @@ def _of_run(text: str, weights: str | None, data: Dataset | None) -> Original:
         raise InvalidSetting(f"--weights {weights!r}: {text!r} has its own, in {WEIGHTS}; drop --weights")
     folder = pruned_folder(text)
     run = RunDir.read(Path(text) if Path(text).is_dir() else Path(text.rpartition(":")[0]))
-    if (run.path / BEST_FOLDER / QUANTIZATION).is_file():
+    best = run.path / BEST_FOLDER
+    if folder in (None, best) and (best / QUANTIZATION).is_file():
         raise InvalidSetting(f"{text!r} holds a network that is quantized already; give the one that it was made of")
     if folder is not None:
         module = reload(folder)
@@ -123,7 +125,7 @@ def _of_run(text: str, weights: str | None, data: Dataset | None) -> Original:
     else:
         space, arch = architecture_of(text)
         module = space.network(arch)
-        load_weights(module, run.path / BEST_FOLDER / WEIGHTS)
+        load_weights(module, best / WEIGHTS)
         plan = space.plan(arch)
         shape = (plan.input_channels, *plan.input_size)
         source = {"architecture": run.read_json(BEST)}

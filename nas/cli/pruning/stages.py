@@ -13,6 +13,7 @@ import torch.nn as nn
 from compress.prune.saved import read_history, read_source, save_pruned
 from nas.architecture import Architecture
 from nas.budget import Cost, Metric, format_value
+from nas.cli.existing import trial_of
 from nas.cli.progress import log
 from nas.cli.pruning.clock import SideBySide
 from nas.cli.pruning.cutting import Workshop
@@ -62,12 +63,6 @@ def network_of(run: RunDir, trial: Trial) -> nn.Module:
     return reload(run.path / NETWORKS / trial.architecture.key)
 
 
-def trial_of(record: dict[str, Any]) -> Trial:
-    """Read a line of trials.jsonl."""
-    stored = record["architecture"]
-    return Trial.from_json(record, Architecture(stored["space"], stored["choices"]))
-
-
 def _original_trial(job: PruneJob, workshop: Workshop) -> Trial:
     log(f"original {job.original.name}: evaluating and timing it")
     times = workshop.clock.side_by_side(job.original.module)
@@ -82,7 +77,7 @@ def _trial(job: PruneJob, run: RunDir, workshop: Workshop, number: int) -> Trial
     try:
         candidate = _candidate(job, run, workshop, number, aim)
     except InfeasibleBudget as error:
-        if len(job.aims) == 1:
+        if len(job.aims) == 1 or (number == 1 and job.budgets):  # what was asked for is not left out
             raise
         log(f"warning: {aim.text} is left out: {error}")
         return Trial(number, _architecture(job, {"aim": aim.text}), "infeasible", Cost(), error=str(error))
@@ -97,20 +92,36 @@ def _trial(job: PruneJob, run: RunDir, workshop: Workshop, number: int) -> Trial
 
 
 def _candidate(job: PruneJob, run: RunDir, workshop: Workshop, number: int, aim: Aim) -> Candidate:
-    """The network of an aim after its cut: as it was recorded, or cut now."""
-    record = next((line for line in run.read_lines(CUTS) if line["number"] == number), None)
-    if record is None:
-        log(f"network {number} of {len(job.aims)}: {aim.text}")
-        record = _recorded(job, run, number, method_of(job).make(workshop, run, aim))
+    """The network of an aim after its cut: as it was recorded, or cut now. Raises InfeasibleBudget, which is recorded, too."""
+    record = _known(job, run, number, aim) or _made(job, run, workshop, number, aim)
+    if "infeasible" in record:
+        raise InfeasibleBudget(record["infeasible"])
     arch = Architecture(record["architecture"]["space"], record["architecture"]["choices"])
     cost = Cost({name: Metric(**metric) for name, metric in record["cost"].items()}, tuple(record["uncounted"]))
     return Candidate(arch, cost, run.path / NETWORKS / arch.key)
 
 
+def _known(job: PruneJob, run: RunDir, number: int, aim: Aim) -> dict[str, Any] | None:
+    """What was recorded of an aim, or of an earlier one that asks for the same."""
+    lines = {line["number"]: line for line in run.read_lines(CUTS)}
+    same = (before for before in range(1, number) if before in lines and job.aims[before - 1] == aim)
+    return lines.get(number) or lines.get(next(same, 0))
+
+
+def _made(job: PruneJob, run: RunDir, workshop: Workshop, number: int, aim: Aim) -> dict[str, Any]:
+    log(f"network {number} of {len(job.aims)}: {aim.text}")
+    try:
+        made = method_of(job.settings).make(workshop, run, aim)
+    except InfeasibleBudget as error:
+        run.append_line(CUTS, {"number": number, "infeasible": str(error)})
+        raise
+    return _recorded(job, run, number, made)
+
+
 def _recorded(job: PruneJob, run: RunDir, number: int, made: Made) -> dict[str, Any]:
     """Save what was made, evaluate it, and record both; what an earlier aim ended with is that one, trained as it may be."""
     arch = _architecture(job, dict(made.choices))
-    known = next((line for line in run.read_lines(CUTS) if line["key"] == arch.key), None)
+    known = next((line for line in run.read_lines(CUTS) if line.get("key") == arch.key), None)
     if known is not None:
         log(f"{job.aims[number - 1].text} ends with network {arch.key}, as {job.aims[known['number'] - 1].text} did")
         record = {**known, "number": number}

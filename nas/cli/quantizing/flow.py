@@ -12,7 +12,7 @@ import typer
 from nas.cli.progress import log
 from nas.cli.quantizing.clock import FASTER, Clock
 from nas.cli.quantizing.deliver import deliver_quantized
-from nas.cli.quantizing.job import QuantizeJob, make_quantize_job, quantize_configuration
+from nas.cli.quantizing.job import QuantizeJob, check_given, check_settings, make_quantize_job, quantize_configuration
 from nas.cli.quantizing.settings import QuantizeSettings
 from nas.cli.quantizing.stages import trials_of
 from nas.cli.running import concluded, working
@@ -25,12 +25,15 @@ from nas.rundir import RunDir
 def run_quantize(ctx: typer.Context) -> None:
     """The whole of `nas quantize`."""
     settings, resumed = read(ctx, "quantize", QuantizeSettings)
+    if resumed is None:
+        check_given(settings, ctx.params)
     quantize_in(ctx.params.get("out"), settings, resumed, ctx.params["json"])
 
 
 def quantize_in(out: Path | None, settings: QuantizeSettings, resumed: Path | None, as_json: bool) -> None:
     """Quantize in a run directory, a new one or one that is gone on with. Raises VerificationFailed, and as the command."""
     began = time.monotonic()
+    check_settings(settings)
     job = make_quantize_job(settings)
     with working(quantize_configuration(job), resumed, out) as run:
         describe(job)

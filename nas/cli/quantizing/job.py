@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,9 @@ from compress.quantize.bits import BITS_BUDGETS, MixConfig
 from compress.quantize.formats import FLOAT, FORMATS, runs_in_int8
 from compress.quantize.graph import Network, network_of
 from compress.quantize.ptq import PtqConfig
-from compress.quantize.scheme import kept_layers, read_precision
+from compress.quantize.scheme import kept_formats, kept_layers, read_precision
 from nas.budget import Budget, parse_all
-from nas.cli.existing import augmentation_of, configuration, data_for, read_data, training_of
+from nas.cli.existing import augmentation_of, check_training, configuration, data_for, read_data, training_of
 from nas.cli.job import SMALL_NETWORK, pick_device
 from nas.cli.profiling import bench_for
 from nas.cli.pruning.original import Original, read_original
@@ -27,10 +28,12 @@ from nas.evaluation.supernet import prepared
 from nas.latency.bench import Bench
 from nas.runtimes.runtime import Setting
 from nas.torch_seeding import generator
-from nas.training.loop import OPTIMIZERS, TrainConfig
+from nas.training.loop import TrainConfig
 
 MIXED, INT8 = "mixed", "int8"
 METHODS = ("ptq", "qat")
+# what other precisions do not look at
+OF_MIXED = ("bits", "activation_bits", "sensitivity")
 # the weights are nearly where they should be, and without batch norms higher rates destroy them
 QAT_LR = {"sgd": 0.003, "adamw": 0.0002}
 QAT_EPOCHS = 5
@@ -57,8 +60,7 @@ class QuantizeJob:
     @property
     def ptq(self) -> PtqConfig:
         """How ranges are calibrated."""
-        s = self.settings
-        return PtqConfig(s.calibration, s.equalize, s.correct_bias)
+        return _ptq(self.settings)
 
     @property
     def mix(self) -> MixConfig:
@@ -86,20 +88,16 @@ class QuantizeJob:
 
 def make_quantize_job(settings: QuantizeSettings) -> QuantizeJob:
     """Read the data, build and trace the network. Raises InvalidSetting, InvalidData, InvalidBudget, MissingPackage."""
-    check_settings(settings)
     device = pick_device(settings.device)
-    # files with integers run on processors
-    bench = bench_for(settings.runtime, Setting("cpu", INT8, settings.batch, settings.threads or 1))
+    bench = bench_for(settings.runtime, _setting(settings))
     data = read_data(settings)
     original = read_original(settings, data)
     if settings.threads or count(original.plan).values()["macs"] < SMALL_NETWORK:
         torch.set_num_threads(settings.threads or 1)
     data = data_for(original, data, device)
     network = network_of(original.module, original.shape)
-    kept_layers(network, settings.keep)
-    job = QuantizeJob(settings, device, original, network, data, bench)
-    _ = job.ptq, job.mix  # their settings are checked before there is a run
-    return job
+    kept_layers(network, settings.keep)  # names of layers are known now
+    return QuantizeJob(settings, device, original, network, data, bench)
 
 
 def calibration_images(job: QuantizeJob) -> list[Tensor]:
@@ -127,19 +125,35 @@ def check_settings(s: QuantizeSettings) -> None:
         raise InvalidSetting("no network was given; name one: nas quantize cifar-resnet56 --weights FILE --data npz:FILE")
     if s.method not in METHODS:
         raise InvalidSetting(f"--method {s.method!r} is not known; choose ptq (after training) or qat (trains)")
-    if s.optimizer not in OPTIMIZERS:
-        raise InvalidSetting(f"--optimizer {s.optimizer!r} is not known; choose one of {', '.join(OPTIMIZERS)}")
+    check_training(s)
     if s.method == "qat" and s.data is None:
         raise InvalidSetting("--method qat needs images to train on; give --data")
-    for name in ("bits", "activation_bits", "sensitivity"):
-        if getattr(s, name) != getattr(QUANTIZE_DEFAULTS, name) and s.precision != MIXED:
-            raise InvalidSetting(f"--{name.replace('_', '-')} is of --precision mixed, and this is {s.precision}; drop one")
-    budgets = parse_all(s.budget)
+    _ptq(s)
+    bench_for(s.runtime, _setting(s))
+    budgets, kept = parse_all(s.budget), kept_formats(s.keep)
     if s.precision == MIXED:
+        MixConfig(s.bits, s.activation_bits, s.sensitivity, {})
         _check_mixed(budgets)
-        _check_timed(budgets, (*s.bits, *s.activation_bits))
+        _check_timed(budgets, (*s.bits, *s.activation_bits, *kept))
     else:
-        _check_timed(budgets, read_precision(s.precision))
+        _check_timed(budgets, (*read_precision(s.precision), *kept))
+
+
+def check_given(s: QuantizeSettings, names: Collection[str]) -> None:
+    """Raise InvalidSetting for an option of a mixed precision, among those that the user gave, where this is none."""
+    for name in OF_MIXED:
+        chosen = name in names and getattr(s, name) != getattr(QUANTIZE_DEFAULTS, name)
+        if chosen and s.precision != MIXED:
+            raise InvalidSetting(f"--{name.replace('_', '-')} is of --precision mixed, and this is {s.precision}; drop one")
+
+
+def _setting(s: QuantizeSettings) -> Setting:
+    """How files are timed: those with integers run on processors."""
+    return Setting("cpu", INT8, s.batch, s.threads or 1)
+
+
+def _ptq(s: QuantizeSettings) -> PtqConfig:
+    return PtqConfig(s.calibration, s.equalize, s.correct_bias)
 
 
 def _check_timed(budgets: tuple[Budget, ...], formats: tuple[str, ...]) -> None:

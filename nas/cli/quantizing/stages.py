@@ -18,6 +18,7 @@ from compress.quantize.saved import about_of, load_simulated, points_of, read_ab
 from compress.quantize.scheme import Scheme, kept_layers, read_precision, uniform
 from nas.architecture import Architecture
 from nas.budget import Cost, format_value
+from nas.cli.existing import trial_of
 from nas.cli.progress import log
 from nas.cli.quantizing.clock import Clock
 from nas.cli.quantizing.job import MIXED, QuantizeJob, calibration_images
@@ -43,7 +44,7 @@ class Candidate:
 
 def trials_of(job: QuantizeJob, run: RunDir, clock: Clock) -> list[Trial]:
     """The original as trial 0, quantized after training as trial 1, trained as trial 2; recorded ones are not done again."""
-    done = [_from_record(record) for record in run.trials()]
+    done = [trial_of(record) for record in run.trials()]
     makers = [_original_trial, _ptq_trial, _qat_trial][: 3 if job.epochs else 2]
     for number in range(len(done), len(makers)):
         start = time.monotonic()
@@ -103,7 +104,7 @@ def _ptq_trial(job: QuantizeJob, run: RunDir, clock: Clock) -> Trial:
 def _qat_trial(job: QuantizeJob, run: RunDir, clock: Clock) -> Trial:
     """Train the quantized network with its scales (learned step size), distilled from the one in fp32."""
     assert job.data is not None
-    before = candidate_of(run, _from_record(run.trials()[1]))
+    before = candidate_of(run, trial_of(run.trials()[1]))
     scheme = scheme_of(before.about)
     student = simulated_of(job, before).to(job.device)
     teacher = job.original.module.to(job.device).to(memory_format=torch.channels_last)
@@ -176,11 +177,6 @@ def _architecture(job: QuantizeJob, scheme: Scheme, method: str) -> Architecture
     """A quantized network as values: the formats of each layer, and how it was made."""
     layers = {name: f"w{scheme.weights[name]}a{scheme.inputs[name]}" for name in scheme.weights}
     return Architecture(f"quantize:{job.original.name}@1", {**layers, "method": method})
-
-
-def _from_record(record: dict[str, Any]) -> Trial:
-    stored = record["architecture"]
-    return Trial.from_json(record, Architecture(stored["space"], stored["choices"]))
 
 
 def _scores(job: QuantizeJob, module: nn.Module) -> dict[str, float]:
