@@ -9,6 +9,7 @@ import torch
 from own_network import TINY
 from typer.testing import CliRunner
 
+from compress.export import load_onnx
 from compress.more_formats import EXPORTS
 from nas.cli.compressing import _RUNNERS
 from nas.cli.main import app
@@ -81,6 +82,15 @@ def test_a_fine_tune_goes_on_with_the_cut_and_its_teacher():
     assert extracted.exit_code == 0, extracted.stderr
     taken = reload(Path("taken")).state_dict()
     assert all(torch.equal(ours[n], taken[n]) for n in ours)
+    # by its key, too, for other commands: exported with the data of the chain
+    exported = nas("export", f"run:{front[1]['key'][:6]}", "--out", "taken.onnx", "--json")
+    assert exported.exit_code == 0 and json.loads(exported.stdout)["compared_on"] == "real images", exported.stderr
+    logits, images = load_onnx(Path("taken.onnx")), torch.rand(4, 1, 8, 8)
+    assert torch.allclose(logits(images), reload(Path("taken"))(images), atol=1e-4)
+    # the files of the chain are copies, and are looked at, too
+    Path("run/best/model.pt2").write_bytes(b"spoiled")
+    spoiled = nas("verify", "run", "--no-score")
+    assert spoiled.exit_code == 4 and "FAILED model.pt2 was changed, in run/best" in spoiled.stderr
 
 
 def test_a_fine_tune_that_is_stopped_goes_on_with_the_same_cut(monkeypatch):

@@ -40,7 +40,12 @@ def test_every_format_gives_the_same_answers(weights, name):
         pytest.skip(result.stderr)
     assert result.exit_code == 0, result.stderr
     content = json.loads(result.stdout)
-    assert content["decided_agreement"] == 1.0 and content["images"] == 64 and content["images"] and out.is_file()
+    assert (
+        content["decided_agreement"] == 1.0
+        and content["images"] == 64
+        and content["compared_on"] == "real images"
+        and out.is_file()
+    )
     images = torch.rand(3, 1, 8, 8)
     assert torch.allclose(EXPORTS[name].load(out)(images), weights(images), atol=1e-4)
 

@@ -76,11 +76,13 @@ def test_a_file_that_lost_a_byte_or_is_gone_is_found(run, name):
     path = run / "best" / name
     content = path.read_bytes()
     path.write_bytes(content[:-1])
-    shortened = verify("run", "--no-score")
+    shortened = verify("run", "--no-score", "--json")
     path.unlink()
-    gone = verify("run", "--no-score")
+    gone = verify("run", "--no-score", "--json")
     for result, word in ((shortened, "was changed"), (gone, "is gone")):
         assert result.exit_code == 4 and f"{name} {word}" in result.stderr, result.stderr
+        told = json.loads(result.stdout)
+        assert not told["ok"] and f"{name} {word}" in [row["name"] for row in told["checks"] if not row["ok"]]
 
 
 def test_claims_that_were_changed_are_found(run):

@@ -23,7 +23,7 @@ from nas.cli.running import data_of
 from nas.data.dataset import Dataset
 from nas.data.load import DataConfig, load
 from nas.errors import InvalidSetting, VerificationFailed
-from nas.report.passes import config_of
+from nas.report.passes import config_of, pass_runs
 from nas.rundir import CONFIG, RunDir
 
 IMAGES = 64
@@ -63,7 +63,7 @@ def run_export(wanted: Wanted, as_json: bool) -> None:
         f"{found.max_difference:.3g} (at most {found.limit:.3g}; largest logit {found.scale:.3g})"
     )
     if as_json:
-        print(json.dumps({"command": "export", "file": str(path), "format": wanted.format, "images": kind, **vars(found)}))
+        print(json.dumps({"command": "export", "file": str(path), "format": wanted.format, "compared_on": kind, **vars(found)}))
 
 
 def _in_floats(wanted: Wanted, data: Dataset | None) -> Original:
@@ -107,7 +107,8 @@ def _data(wanted: Wanted) -> Dataset | None:
     folder = Path(wanted.network if Path(wanted.network).is_dir() or not colon else run)
     if not (folder / CONFIG).is_file():
         return None
-    stored = config_of(RunDir.read(folder))
+    first = next(iter(pass_runs(folder)), folder)  # of a chain, which names no data itself
+    stored = RunDir.read(first).config
     if not stored.get("data", {}).get("name"):
         return None
     return data_of(stored)
