@@ -192,7 +192,7 @@ def test_what_is_not_faster_is_said_to_be(tmp_path, capsys, ms, warned):
     before, after = {"macs": 100, "latency_ms": 1.0}, {"macs": 60, "latency_ms": ms}
     best = {"key": "k", "metrics": after}
     with RunDir.create("prune", {"command": "prune"}, tmp_path / "run") as run:
-        announce(run, {"original": {"name": "net", "metrics": before}, "best": best, "budget": []})
+        announce(run, {"original": {"name": "net", "metrics": before}, "best": best, "budget": [], "left_out": []})
     assert ("fewer multiply-adds, and not faster" in capsys.readouterr().err) == warned
 
 
@@ -293,7 +293,9 @@ def test_a_level_that_no_cut_keeps_is_left_out_of_a_sweep(folder):
     result = done("python:tiny_net:tiny", "--sweep", "1,60%", *QUICK, "--out", "run", "--json")
     assert "warning: 1% is left out: no cut keeps 1%" in result.stderr
     assert [row["state"] for row in RunDir.read(Path("run")).trials()] == ["complete", "infeasible", "complete"]
-    assert json.loads(result.stdout)["verified"] and Path("run/report.html").is_file()
+    summary = json.loads(result.stdout)
+    assert summary["verified"] and len(summary["left_out"]) == 1 and "no cut keeps 1%" in summary["left_out"][0]
+    assert all("no cut keeps 1%" in Path(f"run/report.{kind}").read_text() for kind in ("html", "md"))
     assert prune("python:tiny_net:tiny", "--sweep", "1,2%", *QUICK, "--out", "none").exit_code == 3
     # a budget is no level: what was asked for is not left out
     refused = prune("python:tiny_net:tiny", "--budget", "1%", "--sweep", "60%", *QUICK, "--out", "asked")

@@ -44,7 +44,8 @@ def _original(contents: Contents) -> str:
     before, after = contents.pruning.metrics, contents.best.metrics
     names = [n for n in metric_names([contents.best]) if n in before and n in METRICS]
     rows = [[name_of(n), show(n, before[n]), show(n, after[n]), change(n, before[n], after[n])] for n in names]
-    return f"{text(contents.pruning.name)}\n\n{table(('metric', 'original', 'now', 'change'), rows)}"
+    left_out = "".join(f"\n\nLeft out: {text(reason)}" for reason in contents.pruning.left_out)
+    return f"{text(contents.pruning.name)}\n\n{table(('metric', 'original', 'now', 'change'), rows)}{left_out}"
 
 
 def _front(contents: Contents) -> str:

@@ -40,13 +40,17 @@ class Kept:
 
 @dataclass(frozen=True)
 class Pruning:
-    """What was made of the original: its name and metrics, stages by network, and what a pruned network kept."""
+    """What was made of the original: its name and metrics, stages by network, and what a pruned network kept.
+
+    `left_out` says of each level of a sweep that no cut keeps, why.
+    """
 
     name: str
     metrics: Mapping[str, float]
     stages: tuple[Stage, ...]
     kept: tuple[Kept, ...]
     removed: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
 
 def read_pruning(run: RunDir, summary: Mapping[str, Any], best: Mapping[str, Any]) -> Pruning | None:
@@ -64,7 +68,8 @@ def read_pruning(run: RunDir, summary: Mapping[str, Any], best: Mapping[str, Any
     removed = tuple(name.removesuffix(REMOVED) for name in best if name.endswith(REMOVED))
     stages = (Stage(x["key"], x["stage"], x["scores"].get("val_accuracy")) for x in run.read_lines(STAGES))
     name = str(original.get("name") or config.get("options", {}).get("network", ORIGINAL))
-    return Pruning(name, {**metrics, **original.get("metrics", {})}, tuple(stages), kept, removed)
+    left_out = tuple(str(trial["error"]) for trial in trials if trial["state"] == "infeasible")
+    return Pruning(name, {**metrics, **original.get("metrics", {})}, tuple(stages), kept, removed, left_out)
 
 
 def stages_of(pruning: Pruning, key: str) -> Sequence[Stage]:

@@ -57,6 +57,7 @@ def deliver_pruned(job: PruneJob, run: RunDir, clock: Clock, trials: Sequence[Tr
         **handed,
         "front": [network_row(t) for t in front_of(job, trials)],
         "trials": len(trials),
+        "left_out": [t.error for t in trials if t.state == "infeasible"],
     }
     write_card(folder, summary, run.config, verdict)
     return summary

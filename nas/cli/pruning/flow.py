@@ -80,6 +80,8 @@ def announce(run: RunDir, summary: dict[str, Any]) -> None:
     if "zero_share" in after:
         zeros, size = after["zero_share"], show("size_bytes", after["compressed_bytes"])
         log(f"  {'zeros':<14} {zeros:.1%} of all parameters; compressed {size} of {show('size_bytes', after['size_bytes'])}")
+    for reason in summary["left_out"]:
+        log(f"  left out: {reason}")
     for row in summary["budget"]:
         log(f"  {row['text']:<14} {'kept' if row['ok'] else 'BROKEN'}")
     if after["latency_ms"] > NO_FASTER * before["latency_ms"] and after["macs"] < before["macs"]:
