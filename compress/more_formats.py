@@ -26,9 +26,9 @@ def write_openvino(module: nn.Module, example: Tensor, path: Path) -> None:
         save_file(onnx, path)
 
 
-def load_openvino(path: Path) -> Callable[[Tensor], Tensor]:
-    """Open a file of OpenVINO on the CPU."""
-    run = open_file(path)
+def load_openvino(path: Path, precision: str = "fp32") -> Callable[[Tensor], Tensor]:
+    """Open a file of OpenVINO, or of ONNX, on the CPU."""
+    run = open_file(path, precision)
     return lambda images: torch.from_numpy(run(images.numpy()))
 
 

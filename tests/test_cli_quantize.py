@@ -109,6 +109,14 @@ def test_accuracy_is_that_of_the_exported_file(int8):
     assert right / len(test) == summary["best"]["metrics"]["test_accuracy"] > 0.75
 
 
+def test_in_openvino_all_precisions_have_a_time_and_an_accuracy(folder):
+    pytest.importorskip("openvino")
+    summary = json.loads(done(*NETWORK, *QUICK, "--runtime", "openvino", "--out", "run", "--json").stdout)
+    rows = {row["precision"]: row for row in summary["quantization"]["precisions"]}
+    timed = [name for name, row in rows.items() if row["latency_ms"] is not None]
+    assert {"fp32", "int8"} <= set(timed) and all(rows[name]["test_accuracy"] > 0.5 for name in timed)
+
+
 def test_a_network_is_not_quantized_twice(int8, monkeypatch):
     monkeypatch.chdir(int8[0])
     result = quantize("run", "--data", "digits", "--out", "again")

@@ -15,15 +15,24 @@ from nas.data.dataset import Dataset, Split, plain_batches
 from nas.evaluation.supernet import prepared
 
 AT_ONCE = 64
+ONNXRUNTIME = "onnxruntime"
 
 
-# what opens an ONNX file to score it, by the runtime that times it
-OPENERS: Mapping[str, Callable[[Path], Callable[[Tensor], Tensor]]] = {"openvino": load_openvino}
+# what opens an ONNX file in a precision to score it, by the runtime that times it; that of integers is in the file
+OPENERS: Mapping[str, Callable[[Path, str], Callable[[Tensor], Tensor]]] = {
+    ONNXRUNTIME: lambda path, precision: load_onnx(path),
+    "openvino": load_openvino,
+}
 
 
-def opened_in(runtime: str | None, path: Path) -> Callable[[Tensor], Tensor]:
-    """Open an ONNX file in the runtime that times it, in onnxruntime where that opens none or is not known."""
-    return OPENERS.get(runtime or "", load_onnx)(path)
+def scored_in(runtime: str | None) -> str:
+    """The runtime that scores what `runtime` times: itself, onnxruntime where that opens no ONNX file or is not known."""
+    return runtime if runtime and runtime in OPENERS else ONNXRUNTIME
+
+
+def opened_in(runtime: str | None, path: Path, precision: str = "fp32") -> Callable[[Tensor], Tensor]:
+    """Open an ONNX file in the runtime that scores it."""
+    return OPENERS[scored_in(runtime)](path, precision)
 
 
 def file_accuracy(run: Callable[[Tensor], Tensor], split: Split, data: Dataset, side: int, label: str) -> float:

@@ -21,7 +21,7 @@ from nas.budget import Budget, Cost, Metric
 from nas.cli.progress import log
 from nas.cli.quantized import in_integers, is_quantized, read_quantized
 from nas.cli.running import data_of
-from nas.cli.scoring import file_accuracy, opened_in
+from nas.cli.scoring import file_accuracy, opened_in, scored_in
 from nas.cli.sources import BEST_FOLDER, architecture_of, build, is_pruned, rebuilt, shape_of
 from nas.cost.recount import recount
 from nas.data.dataset import Dataset
@@ -242,9 +242,9 @@ def _score_checks(delivered: Delivered) -> list[dict[str, Any]]:
 
 
 def _scored_in(delivered: Delivered) -> str:
-    """Where the run took the accuracy: of integers in the runtime that timed them, since that digests are noted."""
+    """Where the run took the accuracy: of integers in the runtime that timed them, since digests are noted."""
     target = delivered.run.config.get("target")
-    return target["runtime"] if target and delivered.rounded is not None and _noted(delivered.run.path) else "onnxruntime"
+    return scored_in(target["runtime"] if target and delivered.rounded is not None and _noted(delivered.run.path) else None)
 
 
 def _data(delivered: Delivered) -> Dataset:

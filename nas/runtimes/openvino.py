@@ -46,9 +46,9 @@ def save_file(onnx: Path, path: Path) -> None:
     _openvino().save_model(_openvino().Core().read_model(str(onnx)), str(path), compress_to_fp16=False)
 
 
-def open_file(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """Open a file of OpenVINO in fp32: images (N, C, H, W) -> outputs. Raises MissingPackage."""
-    network = _openvino().Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": HINTS["fp32"]})
+def open_file(path: Path, precision: str = "fp32") -> Callable[[np.ndarray], np.ndarray]:
+    """Open a file of OpenVINO, or of ONNX: images (N, C, H, W) -> outputs. Raises MissingPackage."""
+    network = _openvino().Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": HINTS[precision]})
     return lambda images: np.array(network(np.ascontiguousarray(images))[0])
 
 

@@ -27,7 +27,7 @@ from nas.cli.quantized import in_integers
 from nas.cli.quantizing.clock import BF16, FP32, Clock
 from nas.cli.quantizing.job import INT8, MIXED, QuantizeJob
 from nas.cli.quantizing.stages import candidate_of, original_cost, simulated_of
-from nas.cli.scoring import file_accuracy, opened_in
+from nas.cli.scoring import file_accuracy, opened_in, scored_in
 from nas.cost.recount import recount
 from nas.rundir import RunDir
 from nas.runtimes import named
@@ -154,13 +154,13 @@ def _written(job: QuantizeJob, run: RunDir, clock: Clock, stored: Stored, folder
     return clock.side_by_side(folder / f"model{named(job.bench.name).suffix}")
 
 
-def _tested(job: QuantizeJob, path: Path, name: str) -> dict[str, float]:
-    """Accuracy of an exported file on the test images; nothing without data."""
+def _tested(job: QuantizeJob, path: Path, name: str, precision: str = FP32) -> dict[str, float]:
+    """Accuracy of an exported file on the test images, in a precision of its runtime; nothing without data."""
     if job.data is None:
         return {}
     test, side = job.data.load_test(), job.original.shape[1]
-    run = opened_in(job.bench.name, path)
-    return {"test_accuracy": file_accuracy(run, test, job.data, side, f"scoring {name} in {job.bench.name}")}
+    run = opened_in(job.bench.name, path, precision)
+    return {"test_accuracy": file_accuracy(run, test, job.data, side, f"scoring {name} in {scored_in(job.bench.name)}")}
 
 
 def _verified(job: QuantizeJob, stored: Stored, times: Mapping[str, Metric], folder: Path) -> dict[str, Any]:
@@ -201,10 +201,12 @@ def _precisions(clock: Clock, folder: Path, summary: Mapping[str, Any], verdict:
     job = clock.job
     times: Mapping[str, Any] = {**verdict["original"], INT8: verdict["metrics"].get("latency_ms")}
     label = job.settings.precision
-    before, after, none = summary["original"]["metrics"], summary["best"]["metrics"], dict[str, float]()
+    before, after = summary["original"]["metrics"], summary["best"]["metrics"]
+    # what is timed in bf16 is the file of the original
+    between = _tested(job, clock.of_original(), "the original in bf16", BF16) if times.get(BF16) else {}
     sizes = {FP32: clock.of_original().stat().st_size, label: (folder / ONNX).stat().st_size}
     rows = []
-    for name, timed, scores in ((FP32, FP32, before), (BF16, BF16, none), (label, INT8, after)):
+    for name, timed, scores in ((FP32, FP32, before), (BF16, BF16, between), (label, INT8, after)):
         metric = times.get(timed)
         note = "" if metric or name != BF16 else f"{job.bench.name} has no bf16 on this processor"
         rows.append(
