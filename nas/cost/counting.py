@@ -55,7 +55,10 @@ MACS: dict[str, Callable[[Layer], int]] = {
     "shuffle": no_macs,
     "pad": no_macs,
     "resize": no_macs,
+    "move": no_macs,
     "parameter": no_macs,
+    "buffer": no_macs,
+    "constant": no_macs,
 }
 
 
@@ -84,6 +87,8 @@ PARAMS: dict[str, Callable[[Layer], int]] = {
     "parameter": lambda layer: layer.out_elements,
 }
 
+# tensors that the network holds, and does not compute
+HELD = frozenset({"parameter", "buffer", "constant"})
 # the operations whose outputs count as activations, as in fvcore (Radosavovic et al. 2020, "Designing network design spaces")
 ACTIVATIONS = frozenset({"conv", "linear", "matmul", "attention"})
 
@@ -109,7 +114,7 @@ def peak_bytes(plan: Plan) -> int:
     peak = alive[INPUT]
     for i, layer in enumerate(plan.layers):
         # what a layer reads of its own parameters is no activation
-        alive[layer.name] = 0 if layer.op == "parameter" else _in_bytes(layer.out_elements, layer.act_bits)
+        alive[layer.name] = 0 if layer.op in HELD else _in_bytes(layer.out_elements, layer.act_bits)
         peak = max(peak, sum(alive.values()))
         alive = {name: size for name, size in alive.items() if last_reader.get(name, -1) > i}
     return peak

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from nas.cost.trace_handlers import FUSES_ACT, Shape, as_map, features_last
+from nas.cost.trace_draft import Shape, as_map, features_last
+from nas.cost.trace_handlers import FUSES_ACT
 from nas.errors import InvalidSetting
 from nas.onnx_io import Graph, Node
 from nas.plan import Layer, Size

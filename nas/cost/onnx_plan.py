@@ -11,7 +11,7 @@ from pathlib import Path
 
 from nas import onnx_io
 from nas.cost.onnx_operators import OPERATORS, SHAPE_ONLY, Draft, readers_of, unknown
-from nas.cost.trace_handlers import Shape, as_map
+from nas.cost.trace_draft import Shape, as_map
 from nas.errors import InvalidSetting
 from nas.onnx_io import Graph, Node
 from nas.plan import INPUT, Plan

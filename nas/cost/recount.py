@@ -44,6 +44,13 @@ def _baddbmm_macs(inputs: list[Any], outputs: list[Any]) -> int:
     return prod(left) * right[-1]
 
 
+def _einsum_macs(inputs: list[Any], outputs: list[Any]) -> int:
+    """All letters of a product of two tensors; fvcore reads a rounded number from a text."""
+    letters = inputs[0].toIValue().replace(" ", "").partition("->")[0].split(",")
+    shapes = [v.type().sizes() for v in inputs[1].node().inputs()]
+    return prod({c: n for word, shape in zip(letters, shapes, strict=True) for c, n in zip(word, shape, strict=True)}.values())
+
+
 def _output_elements(inputs: list[Any], outputs: list[Any]) -> int:
     return prod(outputs[0].type().sizes())
 
@@ -56,12 +63,17 @@ _FREE = (
     "hardtanh hardtanh_ hardswish hardswish_ hardsigmoid hardsigmoid_ silu silu_ sigmoid sigmoid_ tanh tanh_ gelu gelu_ "
     "elu elu_ leaky_relu leaky_relu_ mish mish_ softplus softmax log_softmax "
     "dropout_ feature_dropout feature_dropout_ alpha_dropout pad unflatten upsample_nearest2d upsample_bilinear2d "
-    "pixel_shuffle channel_shuffle movedim view_as expand_as repeat clone sum amax fill_ ne lt le"
+    "pixel_shuffle channel_shuffle movedim view_as expand_as repeat clone sum amax fill_ ne lt le "
+    "addcmul cumsum sin cos log square reciprocal sign floor ceil round clamp clamp_min clamp_max maximum minimum where "
+    "masked_fill linalg_vector_norm norm numel zero_ reshape_as repeat_interleave roll flip gather index_select "
+    "pixel_unshuffle im2col col2im unfold tile max min amin std var avg_pool1d max_pool1d adaptive_avg_pool1d "
+    "upsample_bicubic2d mT mH"
 ).split()
 MACS_HANDLERS: dict[str, Handler] = {
     **{f"aten::{name}": _no_macs for name in _FREE},
     "aten::scaled_dot_product_attention": _attention_macs,
     "aten::baddbmm": _baddbmm_macs,
+    "aten::einsum": _einsum_macs,
 }
 ACTIVATION_HANDLERS: dict[str, Handler] = {
     "aten::scaled_dot_product_attention": _output_elements,

@@ -34,6 +34,7 @@ BITS = {
     "U64": 64,
 }
 _RANK = {name: i for i, name in enumerate(BITS)}
+_BUFFER_TYPE = {64: "I64", 32: "F32", 16: "F16", 8: "U8"}
 _WEIGHT_TYPE = {32: "F32", 16: "F16", 8: "I8"}
 
 
@@ -115,4 +116,5 @@ _TENSORS = {
     "norm": lambda layer: _norm_tensors(layer, layer.name),
     "layernorm": _layer_norm_tensors,
     "parameter": lambda layer: [StoredTensor(layer.name, "F32", (layer.out_elements,))],
+    "buffer": lambda layer: [StoredTensor(layer.name, _BUFFER_TYPE[layer.act_bits], (layer.out_elements,))],
 }

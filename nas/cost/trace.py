@@ -6,12 +6,15 @@ equals the space's own: this keeps the fast analytic count and the real module t
 
 from __future__ import annotations
 
+import copy
+
 import torch
 import torch.nn as nn
 from torch import Tensor, fx
 
-from nas.cost.evaluation_mode import evaluation_mode
-from nas.cost.trace_handlers import FUNCTIONS, MODULES, Draft, Shape, as_map, parameter, shared, unknown
+from nas.cost.shape_tracer import ShapeTracer
+from nas.cost.trace_draft import Draft, Shape, as_map, parameter, shared, unknown
+from nas.cost.trace_handlers import FUNCTIONS, MODULES
 from nas.cost.users_code import place_of
 from nas.errors import InvalidSetting
 from nas.plan import INPUT, Layer, Plan
@@ -28,53 +31,39 @@ def trace(module: nn.Module, example: Tensor) -> Plan:
     is its own name, so that `count` names it as uncounted. Parameters that the run does not touch come first, as layers of
     their own, since they are stored all the same. Raises Untraceable.
     """
-    image = example[:1]
-    with evaluation_mode(module), torch.no_grad():
-        graph, shapes = _run(module, image)
-        draft = Draft(graph, shapes)
+    with torch.no_grad():
+        module = _likeness(module)
+        graph, shapes = _run(module, example[:1])
+        draft = Draft(graph, shapes, frozenset(module.state_dict()))
         for node in graph.graph.nodes:
             _read(draft, node)
     idle = [_idle_parameter(n, tuple(p.shape)) for n, p in module.named_parameters() if p not in draft.claimed]
-    return Plan(*as_map(tuple(image.shape)), (*idle, *draft.layers.values()))
+    return Plan(*as_map(tuple(example[:1].shape)), (*idle, *draft.layers.values()))
+
+
+def _likeness(module: nn.Module) -> nn.Module:
+    """A copy with the same tensors, in evaluation mode: what a forward keeps is kept in that one. Raises Untraceable."""
+    kept = (value for part in module.modules() for value in vars(part).values() if isinstance(value, Tensor))
+    tensors = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers(), *kept)}
+    try:
+        return copy.deepcopy(module, tensors).eval()
+    except (TypeError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise Untraceable(f"{type(module).__name__} cannot be copied ({reason}); keep such attributes out of it") from error
 
 
 def _run(module: nn.Module, image: Tensor) -> tuple[fx.GraphModule, dict[fx.Node, Shape]]:
-    """Trace `module`, and run the trace for the shapes."""
+    """Trace `module` with the shapes of its tensors."""
+    tracer = ShapeTracer(image)
     try:
-        graph = fx.symbolic_trace(module)
-        shapes = _Shapes(graph)
-        shapes.run(image)
+        graph = tracer.traced(module)
     except (TypeError, ValueError, RuntimeError, AttributeError, LookupError, AssertionError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise Untraceable(
             f"{type(module).__name__} cannot be traced on an input of shape {tuple(image.shape)} ({reason}{place_of(error)}); "
-            "check the shape, and keep control flow that depends on tensors out of its forward"
+            "check the shape, and keep control flow that depends on the values of tensors out of its forward"
         ) from error
-    return graph, shapes.shapes
-
-
-class _Shapes(fx.Interpreter):
-    """Runs a graph and notes the shape of each node's tensor; of several, the first one's."""
-
-    def __init__(self, graph: fx.GraphModule) -> None:
-        super().__init__(graph)
-        self.shapes: dict[fx.Node, Shape] = {}
-
-    def run_node(self, n: fx.Node) -> object:
-        """Run one node."""
-        result = super().run_node(n)
-        first = _first_tensor(result)
-        if first is not None:
-            self.shapes[n] = tuple(first.shape)
-        return result
-
-
-def _first_tensor(value: object) -> Tensor | None:
-    """The first tensor in nested tuples, lists and dicts."""
-    if isinstance(value, Tensor):
-        return value
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else ()
-    return next((found for found in map(_first_tensor, parts) if found is not None), None)
+    return graph, tracer.shapes
 
 
 def _idle_parameter(name: str, shape: Shape) -> Layer:
@@ -84,7 +73,7 @@ def _idle_parameter(name: str, shape: Shape) -> Layer:
 
 def _read(draft: Draft, node: fx.Node) -> None:
     """Add to the draft what `node` does; sizes and other plain numbers are no layers."""
-    if node not in draft.shapes or node.op == "output":
+    if node not in draft.shapes or node.op == "output" or (node.op == "get_attr" and not node.users):
         return
     if node.op == "placeholder":
         draft.source[node] = INPUT

@@ -1,4 +1,4 @@
-"""Modules and functions by name: activations, and what only looks at its input in another way."""
+"""Modules and functions by name: activations, arithmetic on single values, and what only moves or looks at its input."""
 
 from __future__ import annotations
 
@@ -22,5 +22,12 @@ ACTS: dict[type[nn.Module], str] = {
 VIEW_MODULES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout, nn.Flatten, nn.Unflatten)
 VIEW_FUNCTIONS = (
     "flatten unflatten view view_as reshape reshape_as permute transpose swapaxes movedim squeeze unsqueeze expand expand_as "
-    "contiguous clone to float detach chunk split unbind getitem dropout dropout2d stochastic_depth"
+    "contiguous clone to float detach chunk split unbind getitem dropout dropout2d stochastic_depth "
+    "type_as type narrow select getattr"
 ).split()
+ELEMENTWISE = (
+    "neg abs pow exp sqrt rsqrt clamp clamp_min clamp_max rsub addcmul sin cos log square reciprocal sign floor ceil round "
+    "maximum minimum where masked_fill cumsum normalize"
+).split()
+REDUCTIONS = "sum amax amin max min std var fold".split()
+MOVES = "roll flip repeat repeat_interleave tile gather index_select pixel_shuffle pixel_unshuffle unfold".split()

@@ -1,0 +1,139 @@
+"""What multiplies: convolutions, linear layers, matrix products and attention, as modules and as functions, in a plan."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+from torch import fx
+
+from nas.cost.trace_draft import Draft, features_last, layer_of, own, pair, unknown
+from nas.plan import Layer
+
+
+def conv(draft: Draft, node: fx.Node) -> None:
+    """A convolution."""
+    module: Any = draft.module(node)
+    layer = layer_of(draft, node, "conv")
+    name = layer.name.removesuffix(".conv")  # in our networks a layer is a module that holds `conv` and `norm`
+    window = {"kernel": module.kernel_size, "stride": module.stride, "groups": module.groups}
+    draft.emit(node, replace(layer, name=name, bias=module.bias is not None, **window))
+
+
+def conv_function(draft: Draft, node: fx.Node) -> None:
+    """A convolution by function, as the classes of other libraries that derive from nn.Conv2d call it."""
+    given = _given(node, ("input", "weight", "bias", "stride", "padding", "dilation", "groups"))
+    found = _weights(draft, given, "weight", "bias")
+    if not found:
+        return unknown(draft, node)
+    layer = layer_of(draft, node, "conv")
+    window = {"kernel": draft.shapes[found[0]][2:], "stride": pair(given.get("stride", 1)), "groups": given.get("groups", 1)}
+    name = _owner(found[0]).removesuffix(".conv")
+    draft.emit(node, replace(layer, name=name, inputs=layer.inputs[:1], bias=len(found) > 1, **window))
+
+
+def linear(draft: Draft, node: fx.Node) -> None:
+    """A linear layer."""
+    module: Any = draft.module(node)
+    draft.emit(node, replace(layer_of(draft, node, "linear", features_last), bias=module.bias is not None))
+
+
+def linear_function(draft: Draft, node: fx.Node) -> None:
+    """A linear layer by function, as the classes of other libraries that derive from nn.Linear call it, or a product."""
+    found = _weights(draft, _given(node, ("input", "weight", "bias")), "weight", "bias")
+    if not found:
+        return product(draft, node)
+    layer = replace(layer_of(draft, node, "linear", features_last), name=_owner(found[0]))
+    draft.emit(node, replace(layer, inputs=layer.inputs[:1], bias=len(found) > 1))
+
+
+def product(draft: Draft, node: fx.Node) -> None:
+    """A matrix product contracts the last axis of its first operand."""
+    draft.emit(node, layer_of(draft, node, "matmul", features_last))
+
+
+def einsum(draft: Draft, node: fx.Node) -> None:
+    """A product of two tensors that sums over the letters that its output lacks; anything else is unknown."""
+    equation, *operands = node.args
+    match = _EQUATION.fullmatch(str(equation).replace(" ", ""))
+    nodes = [n for n in operands if isinstance(n, fx.Node)]
+    if match is None or len(nodes) != 2:
+        return unknown(draft, node)
+    sizes = dict(zip(match[1] + match[2], (*draft.shapes[nodes[0]], *draft.shapes[nodes[1]]), strict=True))
+    summed = [size for letter, size in sizes.items() if letter not in match[3]]
+    if not summed:
+        return unknown(draft, node)
+    draft.emit(node, replace(layer_of(draft, node, "matmul", features_last), in_channels=prod(summed)))
+
+
+def attention(draft: Draft, node: fx.Node) -> None:
+    """Queries (..., L, E), keys (..., S, E), values (..., S, V): heads are channels."""
+    operands = [n for n in node.args[:3] if isinstance(n, fx.Node)]
+    if len(operands) < 3:
+        return unknown(draft, node)
+    query, key, value = (draft.shapes[n] for n in operands)
+    heads = prod(query[:-2])
+    layer = replace(layer_of(draft, node, "attention"), in_channels=heads * query[-1], out_channels=heads * value[-1])
+    draft.emit(node, replace(layer, in_size=(key[-2], 1), out_size=(query[-2], 1)))
+
+
+def self_attention(draft: Draft, node: fx.Node) -> None:
+    """Input projection, attention, output projection; anything else than plain self-attention is unknown."""
+    module: Any = draft.module(node)
+    extras = module.bias_k is not None or module.add_zero_attn or module.in_proj_weight is None
+    if len(draft.inputs(node)) != 1 or not module.batch_first or extras:
+        return unknown(draft, node)
+    layer = layer_of(draft, node, "linear", features_last)
+    name, width = layer.name, layer.in_channels
+    inner = replace(layer, name=f"{name}.in_proj", out_channels=3 * width, bias=module.in_proj_bias is not None)
+    draft.emit(node, inner)
+    draft.emit(node, replace(layer, name=f"{name}.attention", op="attention", inputs=(inner.name,)))
+    outer = replace(layer, name=f"{name}.out_proj", inputs=(f"{name}.attention",), bias=module.out_proj.bias is not None)
+    draft.emit(node, outer)
+
+
+def windows(draft: Draft, node: fx.Node) -> None:
+    """Attention in windows, which torchvision tells torch.fx to leave whole (Swin Transformer, Liu et al. 2021).
+
+    Maps (1, H, W, C) are padded to whole windows; projections and attention see the padding, too.
+    """
+    given = inspect.signature(node.target).bind(*node.args, **node.kwargs).arguments  # type: ignore[arg-type]
+    image = given["input"]
+    biased = [isinstance(given.get(name), fx.Node) for name in ("qkv_bias", "proj_bias")]
+    found = _weights(draft, given, "qkv_weight", "proj_weight", "qkv_bias", "proj_bias")
+    if not found:
+        return unknown(draft, node)
+    _, *sides, channels = draft.shapes[image]
+    padded = [-(-side // window) * window for side, window in zip(sides, given["window_size"], strict=True)]
+    seen, tokens = prod(given["window_size"]), (prod(padded), 1)
+    inner = Layer(_owner(found[0]), "linear", (draft.source[image],), channels, 3 * channels, tokens, tokens, bias=biased[0])
+    heads = channels * tokens[0] // seen
+    middle = Layer(f"{inner.name}.attention", "attention", (inner.name,), heads, heads, (seen, 1), (seen, 1))
+    outer = Layer(_owner(found[1]), "linear", (middle.name,), channels, channels, tokens, tokens, bias=biased[1])
+    for layer in (inner, middle, outer):
+        draft.emit(node, layer)
+
+
+# -- arguments
+
+_EQUATION = re.compile(r"([A-Za-z]+),([A-Za-z]+)->([A-Za-z]+)")
+
+
+def _given(node: fx.Node, names: Sequence[str]) -> dict[str, Any]:
+    """The arguments of a function by name."""
+    return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+
+
+def _weights(draft: Draft, given: Mapping[str, Any], *names: str) -> list[fx.Node]:
+    """Those of the arguments that are tensors, the first a weight of this layer alone, as all others; empty if they are not."""
+    nodes = [given[name] for name in names if isinstance(given.get(name), fx.Node)]
+    own_weight = bool(nodes) and str(nodes[0].target).endswith(".weight") and all(n in draft.source for n in nodes)
+    return nodes if own_weight and own(draft, nodes, *["parameter"] * len(nodes)) else []
+
+
+def _owner(weight: fx.Node) -> str:
+    return str(weight.target).removesuffix(".weight")

@@ -1,0 +1,86 @@
+"""What other people's networks do: operations, shapes that are acted on, tensors that they hold."""
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+import torchvision
+from torch import nn
+from traced import Graph, assert_counts_agree, traced
+
+from nas.cost.counting import count
+from nas.cost.trace import Untraceable
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda m, x: torch.einsum("b c h w, b d h w -> b c d", m.relu(y := m.conv(x)), m.second(y)),
+        lambda m, x: F.group_norm(m.conv(x), 2).roll(1, 2),
+        lambda m, x: torch.addcmul(y := m.conv(x), y, torch.ones(8, 8)).sum((2, 3)),
+        lambda m, x: F.conv2d(m.conv(x), m.second.weight, m.second.bias, stride=m.second.stride, padding=1),
+        lambda m, x: F.normalize(m.conv(x).flatten(2), dim=-1).transpose(1, 2).repeat(1, 2, 1),
+        lambda m, x: m.conv(x) + torch.arange(x.shape[-1], device=x.device).float().sin(),
+        lambda m, x: (y := m.conv(x)).flatten(2).mT @ m.second(y).flatten(2),
+    ],
+)
+def test_operations_of_other_peoples_networks(run):
+    assert_counts_agree(Graph(run), torch.zeros(1, 3, 8, 8), ("macs", "params"))
+
+
+@pytest.mark.parametrize("block", ["SwinTransformerBlock", "SwinTransformerBlockV2"])
+def test_attention_in_windows(block):
+    parts = torchvision.models.swin_transformer
+    merging = parts.PatchMergingV2 if block.endswith("V2") else parts.PatchMerging
+    network = parts.SwinTransformer(
+        [4, 4], 8, [2, 2], [2, 4], [3, 3], num_classes=5, block=getattr(parts, block), downsample_layer=merging
+    )
+    assert_counts_agree(network, torch.zeros(1, 3, 32, 32), ("macs", "params"))  # 8 x 8 and 4 x 4: windows are padded
+
+
+class ShapeDependent(nn.Module):
+    """What stops the plain tracer: shapes that are acted on, parts that are run through, arguments that are left out."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.register_buffer("grid", torch.arange(64).view(8, 8))
+
+    def forward(self, x, mask=None, scale=2.0, *rest, **more):
+        n, _, height, width = x.shape
+        if height % 4 or len(x) != n or x.dim() != 4 or rest or more:
+            raise ValueError(f"sides of {height} pixels")
+        y = self.conv(x) * scale
+        y = torch.cat([part + 1 for part in y.unbind(1)], 1) if mask is None else y[mask]
+        for _ in range(width // 8):
+            y = y + self.grid.repeat(1, y.shape[1] // y.shape[1])[:, :8].sum()
+        self.kept = y  # for later
+        return y.view(n, -1, y.size(1))
+
+
+def test_control_flow_that_depends_on_shapes_is_followed():
+    module = ShapeDependent()
+    for side in (8, 16):
+        assert count(traced(module, 1, 3, side, side)).value("macs") == 27 * 4 * side * side
+    assert vars(module).keys() == vars(ShapeDependent()).keys() and module.training  # it is left as it was
+    with pytest.raises(Untraceable, match="sides of 6 pixels"):
+        traced(module, 1, 3, 6, 6)
+    assert_counts_agree(module, torch.zeros(1, 3, 8, 8), ("macs", "params"))
+
+
+def test_what_the_network_holds_is_no_activation_and_is_stored():
+    class Held(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 1)
+            self.register_buffer("mean", torch.zeros(3, 1, 1))
+            self.register_buffer("index", torch.arange(8), persistent=False)
+
+        def forward(self, x):
+            return self.conv(x - self.mean + self.index) + torch.ones(8)
+
+    module = Held()
+    plan = traced(module, 1, 3, 8, 8)
+    assert [x.op for x in plan.layers] == ["buffer", "add", "constant", "add", "conv", "constant", "add"]
+    without = traced(Graph(lambda m, x: m.conv(x)), 1, 3, 8, 8)
+    assert count(plan, ["size_bytes"]).value("size_bytes") > 3 * 4 + 16 * 4
+    assert count(plan).value("params") == 16 and count(without).uncounted == ()
