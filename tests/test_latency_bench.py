@@ -1,13 +1,14 @@
 """Growing a table by measuring: what is measured, what is kept, and what a network needs. Times are not asserted."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from networks import space_for
 
 from compress.export import write_format
-from nas.cost.measure import MeasureSettings
+from nas.cost.measure import BUSY, MeasureSettings, Timing
 from nas.errors import InvalidSetting
 from nas.latency import bench as benches
 from nas.latency.bench import (
@@ -79,6 +80,19 @@ def test_files_are_timed(tmp_path):
     write_format("onnx", space.network(arch).eval(), image, tmp_path / "a.onnx")
     (timing,) = BENCH.time_files({tmp_path / "a.onnx": image}).values()
     assert timing.ms > 0 and timing.metric.unit == "ms"
+
+
+@pytest.mark.parametrize(("ms", "notes", "rounds"), [(1.0, "", [0]), (1.0, BUSY, [0, 600]), (50.0, BUSY, [0, 100])])
+def test_what_is_judged_on_a_busy_machine_is_timed_for_longer(monkeypatch, ms, notes, rounds):
+    taken = []
+
+    def time_files(bench, examples):
+        taken.append(bench.measuring.extra_rounds)
+        return {path: Timing(ms, 0.1, 1, 1, "", notes) for path in examples}
+
+    monkeypatch.setattr(Bench, "time_files", time_files)
+    BENCH.judge_files({Path("a"): torch.zeros(1), Path("b"): torch.zeros(1)})
+    assert taken == rounds
 
 
 def test_a_bench_that_cannot_measure_is_refused_at_once():

@@ -28,5 +28,5 @@ def file_latency(bench: Bench, folder: Path, example: Tensor) -> Metric:
     """Time the delivered file in the target runtime on this machine; `example` is one image (1, C, H, W)."""
     path = folder / f"model{named(bench.name).suffix}"
     images = example.expand(bench.setting.batch, -1, -1, -1).contiguous()
-    metric = bench.time_files({path: images})[path].metric
+    metric = bench.judge_files({path: images})[path].metric
     return replace(metric, context=f"{bench.target}; {metric.context}")

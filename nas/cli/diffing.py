@@ -41,10 +41,11 @@ class Side:
         """The metrics of the best network, and what they took."""
         if self.contents is None:
             return {}
-        seconds = self.contents.summary.get("seconds")
+        summary = self.contents.summary
+        seconds = summary.get("seconds")
         return {
             **self.contents.best.metrics,
-            "trials": len(self.contents.trials),
+            "trials": summary.get("trials", len(self.contents.trials)),  # of a chain its passes
             **({"seconds": seconds} if seconds is not None else {}),
         }
 

@@ -202,12 +202,12 @@ def _latency(delivered: Delivered, bench: Bench) -> Metric:
     example = torch.randn(bench.setting.batch, *delivered.shape, generator=generator(0, "images"))
     earlier = delivered.summary.get("original", {}).get("metrics", {}).get("latency_ms")
     if earlier is None or path.suffix != ".onnx" or delivered.original is None:
-        return bench.time_files({path: example})[path].metric
+        return bench.judge_files({path: example})[path].metric
     original = delivered.folder.parent / ".original.onnx"
     try:
         # its weights do not matter for its time
         write_format("onnx", delivered.original().eval(), example[:1], original)
-        times = bench.time_files({original: example, path: example})
+        times = bench.judge_files({original: example, path: example})
     finally:
         original.unlink(missing_ok=True)
     factor = earlier / times[original].ms

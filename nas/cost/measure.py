@@ -22,6 +22,7 @@ from nas.budget import Metric
 from nas.errors import InvalidSetting
 
 MS = 1_000_000  # nanoseconds
+BUSY = "machine busy"
 Kernel = Callable[[], object]
 
 
@@ -71,6 +72,11 @@ class Timing:
     note: str = ""
 
     @property
+    def calm(self) -> bool:
+        """Whether enough of it was not disturbed by other work."""
+        return BUSY not in self.note
+
+    @property
     def metric(self) -> Metric:
         """The same as a metric."""
         context = f"median of {self.rounds} interleaved rounds of {self.calls} calls; {self.machine}"
@@ -109,7 +115,7 @@ def measure(
         kept = quiet or taken
         low, median, high = np.percentile([sample.time / MS for sample in kept], (25, 50, 75))
         machine = f"{'machine' if calm else 'busy machine,'} quiet in {len(quiet)} of {len(taken)} rounds, {load()}"
-        doubts = ["machine busy"] * (not calm)
+        doubts = [BUSY] * (not calm)
         doubts += [] if steady[name] else [f"not steady after {settings.most_warmups} warm-up samples"]
         found[name] = Timing(float(median), float(high - low), len(kept), calls[name], machine, "; ".join(doubts))
     return found

@@ -55,7 +55,9 @@ class Clock:
             self.original = self.exported(self.job.original.module, "original")
         path = module if isinstance(module, Path) else self.exported(module, "cut")
         example = self.images()
-        times = self.job.bench.time_files({self.original: example, path: example})
+        judged = any(on_time(aim.budgets) for aim in self.job.aims)
+        take = self.job.bench.judge_files if judged else self.job.bench.time_files
+        times = take({self.original: example, path: example})
         target = str(self.job.bench.target)
         one, two = (replace(times[p].metric, context=f"{target}; {times[p].metric.context}") for p in (self.original, path))
         return SideBySide(one, two)
