@@ -150,7 +150,8 @@ def accuracies(bed: Bed, module: nn.Module, history: History | None = None) -> d
 
 def taken(bed: Bed, args: argparse.Namespace) -> Iterator[dict]:
     """All rows, each as soon as it is there; those of --rows as they are."""
-    settings = {"network": bed.network, "share": bed.share, "epochs": bed.epochs, "images": bed.images}
+    read = {"data": Path(args.data).name, "weights": Path(args.weights).name}
+    settings = {"network": bed.network, **read, "share": bed.share, "epochs": bed.epochs, "images": bed.images}
     kept = [json.loads(line) for line in args.rows.read_text().splitlines()] if args.rows and args.rows.exists() else []
     todo: dict[tuple, Callable[[], dict]] = {(BASELINE, False, "uniform"): partial(baseline, bed)}
     for asked in product(args.importances, [answer == "yes" for answer in args.compensate], args.allocations):

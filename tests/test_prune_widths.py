@@ -98,7 +98,13 @@ def convnext():
     return ConvNeXt([CNBlockConfig(12, 20, 2), CNBlockConfig(20, None, 1)], num_classes=5)
 
 
+def windows():
+    """Attention in windows, by a function that torch.fx does not look into."""
+    return torchvision.models.SwinTransformer([4, 4], 8, [1, 1], [2, 2], [3, 3], num_classes=5)
+
+
 NETWORKS = {
+    "windows": windows,
     "flat": Flat,
     "dense": Dense,
     "inverted": Inverted,
@@ -108,7 +114,7 @@ NETWORKS = {
     "convnext": convnext,
     "squeezenet": lambda: torchvision.models.squeezenet1_1(num_classes=5),
 }
-SIDE = {"cifar-resnet": 32, "squeezenet": 32, "convnext": 16}
+SIDE = {"cifar-resnet": 32, "squeezenet": 32, "convnext": 16, "windows": 32}
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
