@@ -212,8 +212,11 @@ def test_what_a_later_pass_would_refuse_is_refused_before_the_first(text, expect
 
 
 def test_what_all_passes_share_may_be_nothing_to_one_of_them():
-    shared = TOP + 'importance = "l1"\nsensitivity = "hessian"\n'
-    assert nas("compress", "--recipe", recipe(SPARSE, QUANTIZE, top=shared), "--out", "run").exit_code == 0
+    shared = TOP + 'importance = "l1"\nsensitivity = "hessian"\nsparsity = 0.5\n'
+    sparse = SPARSE.replace("sparsity = 0.5\n", "")
+    result = nas("compress", "--recipe", recipe(PRUNE, sparse, QUANTIZE, top=shared), "--out", "run")
+    assert result.exit_code == 0, result.stderr
+    assert [len(RunDir.read(Path(f"run/passes/{i}-prune")).trials()) for i in (1, 2)] == [2, 2]
 
 
 def test_a_fine_tune_goes_on_without_the_levels_that_no_cut_keeps(monkeypatch):

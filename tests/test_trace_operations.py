@@ -8,7 +8,8 @@ from torch import nn
 from traced import Graph, assert_counts_agree, traced
 
 from nas.cost.counting import count
-from nas.cost.trace import Untraceable
+from nas.cost.recount import recount
+from nas.cost.trace import Untraceable, trace
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,91 @@ from nas.cost.trace import Untraceable
 )
 def test_operations_of_other_peoples_networks(run):
     assert_counts_agree(Graph(run), torch.zeros(1, 3, 8, 8), ("macs", "params"))
+
+
+@pytest.mark.parametrize(
+    ("equation", "shapes", "macs"),
+    [
+        ("bchw,bcwd->bhd", [(1, 4, 8, 8), (1, 1, 8, 5)], 4 * 8 * 8 * 5),  # c of the second is broadcast
+        ("bchw,bcwd->bchd", [(1, 4, 8, 8), (1, 1, 8, 5)], 4 * 8 * 8 * 5),
+        ("...ij,...jk->...ik", [(2, 3, 4, 5), (3, 5, 6)], 2 * 3 * 4 * 5 * 6),
+    ],
+)
+def test_products_by_letters(equation, shapes, macs):
+    second = torch.zeros(shapes[1])
+    module = Graph(lambda m, x: torch.einsum(equation, x, second))
+    assert recount(module, torch.zeros(shapes[0])).value("macs") in (macs, macs // 2)
+    if "." not in equation:
+        assert count(traced(module, *shapes[0])).value("macs") == macs
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda y: y.max(1).values,
+        lambda y: F.relu(torch.max(y, 1, keepdim=True).values),
+        lambda y: y.flatten(2).topk(2).indices,
+        lambda y: y.median(-1).values[0].T,
+    ],
+)
+def test_parts_of_what_an_operation_gives(run):
+    assert count(traced(Graph(lambda m, x: run(m.conv(x))), 1, 3, 8, 8)).value("macs") == 27 * 4 * 64
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda x: x[: len(x.nonzero())],
+        lambda x: x[x > 0].shape[0] * x,
+        lambda x: x[x.to(torch.bool)].shape[0] * x,
+        lambda x: x.unique().numel() * x,
+        lambda x: x.sum().item() * x,
+        lambda x: x.no_such_thing,
+        lambda x: x if x.max() > 0 else -x,
+    ],
+)
+def test_what_depends_on_values_is_refused(run):
+    with pytest.raises(Untraceable, match="cannot be traced"):
+        traced(Graph(lambda m, x: run(m.conv(x))), 1, 3, 8, 8)
+
+
+class Collected(nn.Module):
+    """Arguments of any number."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.kept, self.cache = nn.Conv2d(3, 4, 3, padding=1), [], {}
+
+    def forward(self, *inputs, **options):
+        (x,) = inputs
+        y = self.cache.setdefault("y", self.conv(x))
+        self.kept.append(y)
+        return y if options.get("skip") is None and not options.get("flag", False) else x
+
+
+def test_arguments_of_any_number_and_what_a_forward_keeps():
+    module = Collected()
+    assert count(traced(module, 1, 3, 8, 8)).value("macs") == 27 * 4 * 64
+    assert module.kept == [] and module.cache == {} and module.training
+
+
+def test_a_forward_that_was_put_in_place_of_another():
+    network = torchvision.models.resnet18(num_classes=5)
+    expected = count(trace(network, torch.zeros(1, 3, 32, 32))).values()
+    block = network.layer1[0]
+
+    def forward(x):
+        return block.relu(block.bn2(block.conv2(block.relu(block.bn1(block.conv1(x))))) + x)
+
+    block.forward = forward
+    assert count(trace(network, torch.zeros(1, 3, 32, 32))).values() == expected
+
+
+def test_padding_by_a_word_is_counted_twice_alike():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3, padding="same"), nn.ReLU())
+    assert_counts_agree(module, torch.zeros(1, 3, 8, 8))
+    unbatched = Graph(lambda m, x: m.conv(x[0]))
+    assert count(traced(unbatched, 1, 3, 8, 8)).uncounted == ("Conv2d (conv)",)
 
 
 @pytest.mark.parametrize("block", ["SwinTransformerBlock", "SwinTransformerBlockV2"])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.cli.progress import PLAIN_SECONDS
+from nas.cli.pruning.settings import SPARSE
 from nas.cli.watch_text import line, live, printed
 from nas.errors import InvalidSetting
 from nas.files import LOCK
@@ -233,7 +234,8 @@ def _of_prune(config: Mapping[str, Any]) -> int:
     """The original, and one for each aim."""
     options = config.get("options", {})
     sweep = options.get("sweep")
-    return 1 + bool(options.get("budget")) + (len(sweep.split(",")) if sweep else 0) + (options.get("sparsity") is not None)
+    zeros = options.get("method") == SPARSE and options.get("sparsity") is not None
+    return 1 + bool(options.get("budget")) + (len(sweep.split(",")) if sweep else 0) + zeros
 
 
 def _of_quantize(config: Mapping[str, Any]) -> int:

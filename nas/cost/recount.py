@@ -45,10 +45,23 @@ def _baddbmm_macs(inputs: list[Any], outputs: list[Any]) -> int:
 
 
 def _einsum_macs(inputs: list[Any], outputs: list[Any]) -> int:
-    """All letters of a product of two tensors; fvcore reads a rounded number from a text."""
-    letters = inputs[0].toIValue().replace(" ", "").partition("->")[0].split(",")
+    """All axes of a product of two tensors, broadcast ones at their full size; fvcore reads a rounded number from a text."""
+    words = inputs[0].toIValue().replace(" ", "").partition("->")[0].split(",")
     shapes = [v.type().sizes() for v in inputs[1].node().inputs()]
-    return prod({c: n for word, shape in zip(letters, shapes, strict=True) for c, n in zip(word, shape, strict=True)}.values())
+    if len(words) != 2:
+        return 0
+    sizes: dict[str, int] = {}
+    for word, shape in zip(words, shapes, strict=True):
+        more = len(shape) - len(word.replace("...", ""))
+        letters = word.replace("...", "".join(chr(ord("0") + i) for i in range(more))[::-1])
+        for letter, size in zip(letters, shape, strict=True):
+            sizes[letter] = max(size, sizes.get(letter, 1))
+    return prod(sizes.values())
+
+
+def _convolution_mode_macs(inputs: list[Any], outputs: list[Any]) -> int:
+    """A convolution whose padding is a word: each output value reads one filter."""
+    return prod(outputs[0].type().sizes()) * prod(inputs[1].type().sizes()[1:])
 
 
 def _output_elements(inputs: list[Any], outputs: list[Any]) -> int:
@@ -67,17 +80,19 @@ _FREE = (
     "addcmul cumsum sin cos log square reciprocal sign floor ceil round clamp clamp_min clamp_max maximum minimum where "
     "masked_fill linalg_vector_norm norm numel zero_ reshape_as repeat_interleave roll flip gather index_select "
     "pixel_unshuffle im2col col2im unfold tile max min amin std var avg_pool1d max_pool1d adaptive_avg_pool1d "
-    "upsample_bicubic2d mT mH"
+    "upsample_bicubic2d mT mH numpy_T real linspace eye triu tril meshgrid outer randn rand relu6"
 ).split()
 MACS_HANDLERS: dict[str, Handler] = {
     **{f"aten::{name}": _no_macs for name in _FREE},
     "aten::scaled_dot_product_attention": _attention_macs,
     "aten::baddbmm": _baddbmm_macs,
     "aten::einsum": _einsum_macs,
+    "aten::_convolution_mode": _convolution_mode_macs,
 }
 ACTIVATION_HANDLERS: dict[str, Handler] = {
     "aten::scaled_dot_product_attention": _output_elements,
     "aten::baddbmm": _output_elements,
+    "aten::_convolution_mode": _output_elements,
 }
 _STORED_TYPE = {
     torch.bool: "BOOL",

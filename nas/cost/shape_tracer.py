@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 import torch.nn as nn
 from torch import Tensor, fx
 from torch.fx.node import map_aggregate
@@ -32,6 +33,8 @@ QUESTIONS = frozenset(
         "get_device",
     }
 )
+_OF_VALUES = frozenset({"nonzero", "unique", "unique_consecutive", "masked_select", "argwhere", "bincount", "tolist", "item"})
+_MASKS = (torch.bool, torch.uint8)
 # what an argument of forward may be by default, to be taken as that and not as a tensor that is to be traced
 _PLAIN = (type(None), bool, int, float, str)
 
@@ -42,12 +45,13 @@ class ShapedProxy(fx.Proxy):
     value: Any = None
 
     def __getattr__(self, k: str) -> Any:  # noqa: ANN401 - as of the tensor
-        """Shapes as numbers; tensors such as `x.T`, and methods, as the plain proxy has them."""
+        """Shapes as numbers; parts such as `x.T` and `x.max(1).values`, and methods, as values of the network."""
+        attribute = getattr(self.value, k)
         if isinstance(self.value, Tensor) and k in ATTRIBUTES | QUESTIONS:
-            return getattr(self.value, k)
-        if isinstance(self.value, Tensor) and isinstance(getattr(self.value, k, None), Tensor):
-            return self.tracer.create_proxy("call_function", getattr, (self, k), {})
-        return super().__getattr__(k)
+            return attribute
+        if callable(attribute) and not isinstance(attribute, Tensor):
+            return super().__getattr__(k)
+        return self.tracer.create_proxy("call_function", getattr, (self, k), {})
 
     def __len__(self) -> int:
         """Of the first axis, or of a tuple."""
@@ -81,9 +85,13 @@ class ShapeTracer(fx.Tracer):
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *rest: Any, **more: Any) -> Any:  # noqa: ANN401
         """Note an operation, and carry it out on the example."""
         proxy: Any = super().create_proxy(kind, target, args, kwargs, *rest, **more)
-        proxy.value = self._carried_out(kind, target, _values(args), _values(kwargs))
+        given = _values(args)
+        _refuse_values(kind, target, given)
+        proxy.value = self._carried_out(kind, target, given, _values(kwargs))
         self._note(proxy.node, proxy.value)
-        return proxy
+        # what is nothing, and what is read of arguments by name, is known and no value of the network
+        known = proxy.value is None or (kind == "call_method" and isinstance(given[0], dict))
+        return proxy.value if known and kind != "placeholder" and _first_tensor(proxy.value) is None else proxy
 
     def create_node(self, kind: str, target: Any, *rest: Any, **more: Any) -> fx.Node:  # noqa: ANN401
         """Note what no proxy is asked for: buffers that are read, and what the network puts out."""
@@ -120,7 +128,8 @@ class ShapeTracer(fx.Tracer):
         """The image is the first argument of forward; the others have their defaults."""
         if not self._started:
             self._started = True
-            return self.image.clone()  # the network may work in place
+            image = self.image.clone()  # the network may work in place
+            return (image,) if name.startswith("*") else image
         if name.startswith("*"):
             return {} if name.startswith("**") else ()
         if not args:
@@ -143,7 +152,16 @@ _KINDS: Mapping[str, Callable[[ShapeTracer, Any, Any, Any], Any]] = {
 
 def _values(arguments: Any) -> Any:  # noqa: ANN401
     """The arguments with what proxies stand for in their place."""
-    return map_aggregate(arguments, lambda x: _values(x.value) if isinstance(x, ShapedProxy) else x)
+    return map_aggregate(arguments, lambda x: x.value if isinstance(x, ShapedProxy) else x)
+
+
+def _refuse_values(kind: str, target: Any, args: Any) -> None:  # noqa: ANN401
+    """Raise TraceError for what gives tensors whose shapes, or numbers that, depend on the values of the example."""
+    name = target if isinstance(target, str) else getattr(target, "__name__", "")
+    index = args[1] if name == "getitem" and len(args) > 1 else ()
+    masks = [x for x in (index if isinstance(index, tuple) else (index,)) if isinstance(x, Tensor) and x.dtype in _MASKS]
+    if kind in ("call_function", "call_method") and (name in _OF_VALUES or masks or (name == "where" and len(args) == 1)):
+        raise fx.proxy.TraceError(f"what {name} gives depends on the values of tensors")
 
 
 def _defaults(module: nn.Module) -> dict[str, Any]:

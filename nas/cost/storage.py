@@ -110,11 +110,17 @@ def _layer_norm_tensors(layer: Layer) -> list[StoredTensor]:
     return [StoredTensor(f"{layer.name}.{name}", "F32", (layer.out_channels,)) for name in names]
 
 
+def _buffer_tensors(layer: Layer) -> list[StoredTensor]:
+    if layer.act_bits in _BUFFER_TYPE:
+        return [StoredTensor(layer.name, _BUFFER_TYPE[layer.act_bits], (layer.out_elements,))]
+    return [StoredTensor(layer.name, "U8", ((layer.out_elements * layer.act_bits + 7) // 8,))]
+
+
 _TENSORS = {
     "conv": _conv_tensors,
     "linear": _linear_tensors,
     "norm": lambda layer: _norm_tensors(layer, layer.name),
     "layernorm": _layer_norm_tensors,
     "parameter": lambda layer: [StoredTensor(layer.name, "F32", (layer.out_elements,))],
-    "buffer": lambda layer: [StoredTensor(layer.name, _BUFFER_TYPE[layer.act_bits], (layer.out_elements,))],
+    "buffer": _buffer_tensors,
 }

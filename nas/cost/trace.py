@@ -6,18 +6,30 @@ equals the space's own: this keeps the fast analytic count and the real module t
 
 from __future__ import annotations
 
-import copy
-
 import torch
 import torch.nn as nn
 from torch import Tensor, fx
 
+from nas.cost.evaluation_mode import left_as_it_was
 from nas.cost.shape_tracer import ShapeTracer
 from nas.cost.trace_draft import Draft, Shape, as_map, parameter, shared, unknown
 from nas.cost.trace_handlers import FUNCTIONS, MODULES
 from nas.cost.users_code import place_of
 from nas.errors import InvalidSetting
 from nas.plan import INPUT, Layer, Plan
+
+
+# what the code of a network may raise for an example that does not fit it
+_RAISED = (
+    TypeError,
+    ValueError,
+    RuntimeError,
+    AttributeError,
+    LookupError,
+    AssertionError,
+    NameError,
+    ArithmeticError,
+)
 
 
 class Untraceable(InvalidSetting):
@@ -27,12 +39,12 @@ class Untraceable(InvalidSetting):
 def trace(module: nn.Module, example: Tensor) -> Plan:
     """Read the plan of `module` for one image, the first of `example` (N, C, H, W).
 
-    Runs the module once in evaluation mode and leaves it as it was. An operation without a handler becomes a layer whose `op`
-    is its own name, so that `count` names it as uncounted. Parameters that the run does not touch come first, as layers of
-    their own, since they are stored all the same. Raises Untraceable.
+    Runs the module once in evaluation mode and leaves it as it was, but for tensors that it changes in place. An operation
+    without a handler becomes a layer whose `op` is its own name, so that `count` names it as uncounted. Parameters that the
+    run does not touch come first, as layers of their own, since they are stored all the same. Raises Untraceable.
     """
-    with torch.no_grad():
-        module = _likeness(module)
+    with left_as_it_was(module), torch.no_grad():
+        module.eval()
         graph, shapes = _run(module, example[:1])
         draft = Draft(graph, shapes, frozenset(module.state_dict()))
         for node in graph.graph.nodes:
@@ -41,23 +53,12 @@ def trace(module: nn.Module, example: Tensor) -> Plan:
     return Plan(*as_map(tuple(example[:1].shape)), (*idle, *draft.layers.values()))
 
 
-def _likeness(module: nn.Module) -> nn.Module:
-    """A copy with the same tensors, in evaluation mode: what a forward keeps is kept in that one. Raises Untraceable."""
-    kept = (value for part in module.modules() for value in vars(part).values() if isinstance(value, Tensor))
-    tensors = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers(), *kept)}
-    try:
-        return copy.deepcopy(module, tensors).eval()
-    except (TypeError, RuntimeError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise Untraceable(f"{type(module).__name__} cannot be copied ({reason}); keep such attributes out of it") from error
-
-
 def _run(module: nn.Module, image: Tensor) -> tuple[fx.GraphModule, dict[fx.Node, Shape]]:
     """Trace `module` with the shapes of its tensors."""
     tracer = ShapeTracer(image)
     try:
         graph = tracer.traced(module)
-    except (TypeError, ValueError, RuntimeError, AttributeError, LookupError, AssertionError) as error:
+    except _RAISED as error:
         reason = str(error).strip().partition("\n")[0]
         raise Untraceable(
             f"{type(module).__name__} cannot be traced on an input of shape {tuple(image.shape)} ({reason}{place_of(error)}); "

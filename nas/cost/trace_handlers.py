@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -82,8 +83,8 @@ def _elementwise(op: str) -> Handler:
     return handle
 
 
-def _plain(op: str) -> Handler:
-    return lambda draft, node: draft.emit(node, layer_of(draft, node, op))
+def _plain(op: str, read: Callable[[Shape], tuple[int, Size]] = as_map) -> Handler:
+    return lambda draft, node: draft.emit(node, layer_of(draft, node, op, read))
 
 
 def _channel_shuffle(draft: Draft, node: fx.Node) -> None:
@@ -132,7 +133,7 @@ MODULES: dict[type[nn.Module], Handler] = {
     nn.Upsample: _plain("resize"),
     nn.ChannelShuffle: _channel_shuffle,
     **dict.fromkeys((nn.PixelShuffle, nn.PixelUnshuffle, nn.Unfold), _plain("move")),
-    **dict.fromkeys((nn.AvgPool1d, nn.MaxPool1d, nn.AdaptiveAvgPool1d), _plain("elementwise")),
+    **dict.fromkeys((nn.AvgPool1d, nn.MaxPool1d, nn.AdaptiveAvgPool1d), _plain("elementwise", _sequence)),
     **{module: _act(name) for module, name in ACTS.items()},
     **dict.fromkeys(VIEW_MODULES, _view),
 }

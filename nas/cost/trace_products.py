@@ -14,11 +14,15 @@ from torch import fx
 from nas.cost.trace_draft import Draft, features_last, layer_of, own, pair, unknown
 from nas.plan import Layer
 
+MAP = 4  # dimensions of (1, C, H, W)
+
 
 def conv(draft: Draft, node: fx.Node) -> None:
     """A convolution."""
     module: Any = draft.module(node)
     layer = layer_of(draft, node, "conv")
+    if len(draft.shapes[node]) != MAP:
+        return unknown(draft, node)
     name = layer.name.removesuffix(".conv")  # in our networks a layer is a module that holds `conv` and `norm`
     window = {"kernel": module.kernel_size, "stride": module.stride, "groups": module.groups}
     draft.emit(node, replace(layer, name=name, bias=module.bias is not None, **window))
@@ -28,7 +32,7 @@ def conv_function(draft: Draft, node: fx.Node) -> None:
     """A convolution by function, as the classes of other libraries that derive from nn.Conv2d call it."""
     given = _given(node, ("input", "weight", "bias", "stride", "padding", "dilation", "groups"))
     found = _weights(draft, given, "weight", "bias")
-    if not found:
+    if not found or len(draft.shapes[node]) != MAP:
         return unknown(draft, node)
     layer = layer_of(draft, node, "conv")
     window = {"kernel": draft.shapes[found[0]][2:], "stride": pair(given.get("stride", 1)), "groups": given.get("groups", 1)}
@@ -63,7 +67,9 @@ def einsum(draft: Draft, node: fx.Node) -> None:
     nodes = [n for n in operands if isinstance(n, fx.Node)]
     if match is None or len(nodes) != 2:
         return unknown(draft, node)
-    sizes = dict(zip(match[1] + match[2], (*draft.shapes[nodes[0]], *draft.shapes[nodes[1]]), strict=True))
+    sizes: dict[str, int] = {}
+    for letter, size in zip(match[1] + match[2], (*draft.shapes[nodes[0]], *draft.shapes[nodes[1]]), strict=True):
+        sizes[letter] = max(size, sizes.get(letter, 1))  # one of the two may be broadcast
     summed = [size for letter, size in sizes.items() if letter not in match[3]]
     if not summed:
         return unknown(draft, node)

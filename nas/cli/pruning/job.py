@@ -79,7 +79,7 @@ class PruneJob:
         """Epochs of fine-tuning; none without data."""
         if self.data is None:
             return 0
-        usual = FINETUNE_EPOCHS if self.settings.sparsity is None else SPARSE_EPOCHS
+        usual = FINETUNE_EPOCHS if self.settings.zeros is None else SPARSE_EPOCHS
         return usual if self.settings.finetune_epochs is None else self.settings.finetune_epochs
 
     @property
@@ -141,8 +141,8 @@ def aims_of(settings: PruneSettings) -> tuple[Aim, ...]:
         _check_budget(budget)
     aims = [Aim(" ".join(settings.budget), budgets)] if budgets else []
     aims += [Aim(budget.text, (budget,)) for budget in sweep_of(settings.sweep)] if settings.sweep is not None else []
-    if settings.sparsity is not None:
-        aims.append(Aim(f"{settings.sparsity:.0%} zeros, {settings.pattern}", ()))
+    if settings.zeros is not None:
+        aims.append(Aim(f"{settings.zeros:.0%} zeros, {settings.pattern}", ()))
     if not aims:
         raise InvalidBudget("no --budget was given; say what the network may cost, for example --budget 50%")
     return tuple(aims)

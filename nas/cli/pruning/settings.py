@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from nas.cli.shared_settings import ExistingSettings
 
+SPARSE = "sparse"
+
 
 @dataclass(frozen=True)
 class PruneSettings(ExistingSettings):
@@ -26,6 +28,11 @@ class PruneSettings(ExistingSettings):
     grow_epochs: int = 30
     max_drop: float = 1.0
     precision: str = "fp32"
+
+    @property
+    def zeros(self) -> float | None:
+        """The share of weights that is to be zero; None for methods that set none, whatever a recipe says for all passes."""
+        return self.sparsity if self.method == SPARSE else None
 
 
 PRUNE_DEFAULTS = PruneSettings()

@@ -160,7 +160,7 @@ def cost_of(job: PruneJob, module: nn.Module, latency: Metric | None) -> Cost:
     counted = count(trace(module.eval(), torch.zeros(1, *job.original.shape, device=next(module.parameters()).device)))
     size = replace(counted.metrics["size_bytes"], value=float(state_bytes(module)))
     metrics = {**counted.metrics, "size_bytes": size}
-    if job.settings.sparsity is not None:
+    if job.settings.zeros is not None:
         metrics |= stored_sizes(module)
     return replace(counted, metrics={**metrics, "latency_ms": latency} if latency else metrics)
 
