@@ -150,7 +150,7 @@ def test_what_did_not_change_is_not_read_again(run, monkeypatch):
         ("search", {"trials": 40}, 40),
         ("prune", {"budget": ["50%"], "sweep": None, "sparsity": None}, 2),
         ("prune", {"budget": [], "sweep": "30,50,70%", "sparsity": None}, 4),
-        ("prune", {"budget": [], "sweep": None, "sparsity": 0.5}, 2),
+        ("prune", {"budget": [], "sweep": None, "method": "sparse", "sparsity": 0.5}, 2),
         ("train", {"trials": 100}, None),
     ],
 )

@@ -18,7 +18,6 @@ from nas.cost.users_code import place_of
 from nas.errors import InvalidSetting
 from nas.plan import INPUT, Layer, Plan
 
-
 # what the code of a network may raise for an example that does not fit it
 _RAISED = (
     TypeError,
