@@ -26,6 +26,13 @@ def residual():
 def wide():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 12))
 
+class Pooling(nn.Module):
+    def forward(self, x):
+        return x.mean((2, 3)).repeat(1, 10)
+
+def pooling():
+    return Pooling()
+
 def number():
     return 3
 

@@ -224,6 +224,7 @@ def test_weights_of_a_file_are_those_that_are_cut(folder):
             ["python:tiny_net:branching", "-b", "50%", "--shape", "1x8x8"],
             "in forward: if x.sum() > 0:); check the shape, and keep",
         ),
+        (["python:tiny_net:pooling", "-b", "50%", "--shape", "1x8x8"], "has no weights, so that nothing of it can be cut"),
         (["python:tiny_net:number", "-b", "50%"], "is int; the function must return an nn.Module"),
         (["python:tiny_net:tiny", "-b", "50%", "--weights", "none.pt"], "cannot read weights 'none.pt'"),
         (["torchvision:resnet5", "-b", "50%"], "torchvision has no model 'resnet5'; nearest: resnet50"),

@@ -18,7 +18,7 @@ from nas.cli.pruning.settings import PruneSettings
 from nas.cost.counting import count
 from nas.data.augment import Augmentation
 from nas.data.dataset import Dataset, epoch_batches
-from nas.errors import InvalidBudget
+from nas.errors import InvalidBudget, InvalidSetting
 from nas.evaluation.supernet import prepared
 from nas.latency.bench import Bench
 from nas.runtimes.runtime import Setting
@@ -94,6 +94,8 @@ def make_prune_job(settings: PruneSettings) -> PruneJob:
     bench = bench_for(settings.runtime, setting_of(settings))
     data = read_data(settings)
     original = read_original(settings, data)
+    if not any(True for _ in original.module.parameters()):
+        raise InvalidSetting(f"{original.name} has no weights, so that nothing of it can be cut; give a network that has")
     # threads of small networks mostly wait for each other
     small = count(original.plan).values()["macs"] < SMALL_NETWORK
     torch.set_num_threads(settings.threads or (1 if small else torch.get_num_threads()))
