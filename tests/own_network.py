@@ -26,13 +26,6 @@ def residual():
 def wide():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 12))
 
-class Pooling(nn.Module):
-    def forward(self, x):
-        return x.mean((2, 3)).repeat(1, 10)
-
-def pooling():
-    return Pooling()
-
 def number():
     return 3
 
@@ -51,5 +44,12 @@ class Branching(nn.Module):
 
 def branching():
     return Branching()
+
+class Pooling(nn.Module):
+    def forward(self, x):
+        return x.mean((2, 3)).repeat(1, 10)
+
+def pooling():
+    return Pooling()
 """
 QUICK = ("--data", "digits", "--finetune-epochs", "1", "--device", "cpu", "--round-to", "2", "--threads", "1")
