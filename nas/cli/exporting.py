@@ -20,11 +20,12 @@ from nas.cli.pruning.original import Original, read_original
 from nas.cli.pruning.settings import PruneSettings
 from nas.cli.quantized import is_quantized, read_quantized
 from nas.cli.running import data_of
+from nas.cli.sources import run_of
 from nas.data.dataset import Dataset
 from nas.data.load import DataConfig, load
 from nas.errors import InvalidSetting, VerificationFailed
 from nas.report.passes import config_of, pass_runs
-from nas.rundir import CONFIG, RunDir
+from nas.rundir import RunDir
 
 IMAGES = 64
 
@@ -103,9 +104,8 @@ def _data(wanted: Wanted) -> Dataset | None:
     """The data that were named, or those of the run."""
     if wanted.data is not None:
         return load(DataConfig(wanted.data))
-    run, colon, _ = wanted.network.rpartition(":")
-    folder = Path(wanted.network if Path(wanted.network).is_dir() or not colon else run)
-    if not (folder / CONFIG).is_file():
+    folder = run_of(wanted.network)
+    if folder is None:
         return None
     first = next(iter(pass_runs(folder)), folder)  # of a chain, which names no data itself
     stored = RunDir.read(first).config

@@ -76,6 +76,13 @@ def tidied(text: str) -> str:
     return f"{Path(run)}:{key}" if colon and Path(run).is_dir() else text
 
 
+def run_of(text: str) -> Path | None:
+    """The directory of the run that RUN or RUN:KEY names; None for other networks."""
+    run, colon, _ = text.rpartition(":")
+    folders = (Path(text), Path(run)) if colon else (Path(text),)
+    return next((folder for folder in folders if (folder / CONFIG).is_file()), None)
+
+
 def read_network(text: str, shape: Shape | None = None) -> Network:
     """The plan of a network for images of `shape`; without one the network's own, else 3x224x224.
 

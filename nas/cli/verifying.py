@@ -23,6 +23,7 @@ from nas.cli.quantized import in_integers, is_quantized, read_quantized
 from nas.cli.running import data_of
 from nas.cli.scoring import file_accuracy, opened_in, scored_in
 from nas.cli.sources import BEST_FOLDER, architecture_of, build, is_pruned, rebuilt, shape_of
+from nas.cost.measure import BUSY
 from nas.cost.recount import recount
 from nas.data.dataset import Dataset
 from nas.errors import InvalidData, InvalidSetting, VerificationFailed
@@ -115,7 +116,7 @@ def _taken_again(path: Path, score: bool) -> tuple[list[dict[str, Any]], list[di
     rows = [row for row in verdict["checks"] if row["name"] != "safetensors: largest logit difference"]
     time = verdict["metrics"].get("latency_ms")
     rows += _time_checks(delivered, time)
-    if time is not None and "busy machine" in time["context"]:
+    if time is not None and BUSY in time["context"]:
         log("warning: the machine was busy while the time was taken; where that alone fails, verify again in quiet")
     rows += _score_checks(delivered) if score else []
     return rows, verdict["budgets"]

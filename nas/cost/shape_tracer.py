@@ -16,7 +16,8 @@ import torch.nn as nn
 from torch import Tensor, fx
 from torch.fx.node import map_aggregate
 
-Shape = tuple[int, ...]
+from nas.cost.trace_draft import Shape
+
 # what a tensor tells of itself without its values
 ATTRIBUTES = frozenset({"shape", "ndim", "dtype", "device", "layout", "itemsize", "is_cuda", "is_meta", "requires_grad"})
 QUESTIONS = frozenset(

@@ -125,6 +125,11 @@ def own(draft: Draft, nodes: Sequence[fx.Node], *ops: str) -> bool:
     return True
 
 
+def arguments(node: fx.Node, names: Sequence[str]) -> dict[str, Any]:
+    """The arguments of a function by name."""
+    return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+
+
 def pair(value: Any) -> Size:  # noqa: ANN401
     """Height and width of a window that is given as one number or as two."""
     return (value, value) if isinstance(value, int) else (value[0], value[-1])

@@ -10,7 +10,7 @@ import torch.nn as nn
 from torch import fx
 
 from nas.cost import trace_products as products
-from nas.cost.trace_draft import Draft, Handler, Shape, as_map, features_last, layer_of, own, pair, unknown
+from nas.cost.trace_draft import Draft, Handler, Shape, arguments, as_map, features_last, layer_of, own, pair, unknown
 from nas.cost.trace_names import ACTS, ELEMENTWISE, MOVES, REDUCTIONS, VIEW_FUNCTIONS, VIEW_MODULES
 from nas.plan import Size
 
@@ -112,7 +112,7 @@ def _window(draft: Draft, node: fx.Node) -> tuple[Any, Any]:
     if node.op == "call_module":
         module: Any = draft.module(node)
         return module.kernel_size, module.stride
-    given = {**dict(zip(("input", "kernel_size", "stride"), node.args, strict=False)), **node.kwargs}
+    given = arguments(node, ("input", "kernel_size", "stride"))
     return given["kernel_size"], given.get("stride")
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
 from typing import Any
 
 from torch import fx
 
-from nas.cost.trace_draft import Draft, features_last, layer_of, own, pair, unknown
+from nas.cost.trace_draft import Draft, arguments, features_last, layer_of, own, pair, unknown
 from nas.plan import Layer
 
 MAP = 4  # dimensions of (1, C, H, W)
@@ -30,7 +30,7 @@ def conv(draft: Draft, node: fx.Node) -> None:
 
 def conv_function(draft: Draft, node: fx.Node) -> None:
     """A convolution by function, as the classes of other libraries that derive from nn.Conv2d call it."""
-    given = _given(node, ("input", "weight", "bias", "stride", "padding", "dilation", "groups"))
+    given = arguments(node, ("input", "weight", "bias", "stride", "padding", "dilation", "groups"))
     found = _weights(draft, given, "weight", "bias")
     if not found or len(draft.shapes[node]) != MAP:
         return unknown(draft, node)
@@ -48,7 +48,7 @@ def linear(draft: Draft, node: fx.Node) -> None:
 
 def linear_function(draft: Draft, node: fx.Node) -> None:
     """A linear layer by function, as the classes of other libraries that derive from nn.Linear call it, or a product."""
-    found = _weights(draft, _given(node, ("input", "weight", "bias")), "weight", "bias")
+    found = _weights(draft, arguments(node, ("input", "weight", "bias")), "weight", "bias")
     if not found:
         return product(draft, node)
     layer = replace(layer_of(draft, node, "linear", features_last), name=_owner(found[0]))
@@ -127,11 +127,6 @@ def windows(draft: Draft, node: fx.Node) -> None:
 # -- arguments
 
 _EQUATION = re.compile(r"([A-Za-z]+),([A-Za-z]+)->([A-Za-z]+)")
-
-
-def _given(node: fx.Node, names: Sequence[str]) -> dict[str, Any]:
-    """The arguments of a function by name."""
-    return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
 
 
 def _weights(draft: Draft, given: Mapping[str, Any], *names: str) -> list[fx.Node]:

@@ -30,6 +30,7 @@ from nas.cli.sources import (
     pruned_folder,
     read_shape,
     reload,
+    run_of,
     shape_of,
     tidied,
 )
@@ -38,7 +39,7 @@ from nas.data.dataset import Dataset
 from nas.errors import InvalidSetting
 from nas.plan import Plan
 from nas.report.passes import config_of
-from nas.rundir import CONFIG, RunDir
+from nas.rundir import RunDir
 from nas.torch_seeding import generator
 from nas.training.calibration import recalibrate
 
@@ -78,8 +79,7 @@ def read_original(settings: ExistingSettings, data: Dataset | None) -> Original:
     text, weights = tidied(full_name(settings.network)), settings.weights
     if Path(text).is_dir() or pruned_folder(text):
         return _of_run(text, weights, data)
-    run, colon, _ = text.rpartition(":")
-    if colon and (Path(run) / CONFIG).is_file() and not weights:
+    if run_of(text) and not weights:
         raise InvalidSetting(
             f"{text!r}: only nas prune keeps weights of each of its networks; give the run for the one that it delivered, "
             "write the files of another one with nas extract, or name --weights"
@@ -113,7 +113,7 @@ def _of_run(text: str, weights: str | None, data: Dataset | None) -> Original:
     if weights:
         raise InvalidSetting(f"--weights {weights!r}: {text!r} has its own, in {WEIGHTS}; drop --weights")
     folder = pruned_folder(text)
-    run = RunDir.read(Path(text) if Path(text).is_dir() else Path(text.rpartition(":")[0]))
+    run = RunDir.read(run_of(text) or Path(text))
     best = run.path / BEST_FOLDER
     if folder in (None, best) and (best / QUANTIZATION).is_file():
         raise InvalidSetting(f"{text!r} holds a network that is quantized already; give the one that it was made of")
