@@ -1,5 +1,6 @@
 """Shared by all tests."""
 
+import functools
 import os
 
 # the networks of the tests are too small for several threads, which only wait for each other on a busy machine
@@ -12,6 +13,16 @@ import pytest  # noqa: E402
 def own_tables(monkeypatch, tmp_path_factory):
     """Latency tables of tests are not the user's."""
     monkeypatch.setenv("NETCARVER_TABLES", str(tmp_path_factory.getbasetemp() / "tables"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def operators_read_once():
+    """torch's ONNX exporter reads the sources of its 500 operators for every file, most of the time that a small one takes."""
+    from torch.onnx._internal.exporter import _registration
+
+    registry = getattr(_registration, "ONNXRegistry", None)
+    if hasattr(registry, "from_torchlib"):  # the exporter's own matter, and not every version's
+        registry.from_torchlib = staticmethod(functools.cache(registry.from_torchlib))
 
 
 # contracts and other helpers assert too: their failures are to be explained like those of the tests
