@@ -125,7 +125,7 @@ def test_samples_far_above_a_candidates_own_best_are_repeated():
     """Bursts of other work may pass between two reference kernels; they only ever slow down."""
     settings = MeasureSettings(rounds=5, extra_rounds=5, steady_samples=1, most_warmups=1, **ONE_CALL)
     found = Machine().measure({"a": lambda n: 2600 if n % 3 else 2000 + n}, settings)["a"]
-    assert found.value < 2.1 and "busy machine, quiet in 3 of 10 rounds" in found.context
+    assert found.value < 2.1 and "busy machine, quiet in 3 of 10 rounds" in found.context and "median of 3" in found.context
     found = Machine().measure({"a": lambda n: 2600 if n % 3 == 2 else 2000 + n}, settings)["a"]
     assert found.value < 2.1 and "median of 5" in found.context and "busy" not in found.context
 
@@ -134,9 +134,19 @@ def test_a_busy_machine_is_named_after_a_bounded_number_of_rounds():
     machine = Machine()
     settings = MeasureSettings(rounds=4, extra_rounds=3, **ONE_CALL)
     found = machine.measure({"a": 2000}, settings, busy_between(2, 99))["a"]
-    assert "busy machine, quiet in 1 of 7 rounds" in found.context and "median of 1" in found.context
+    assert "busy machine, quiet in 1 of 7 rounds" in found.context and "median of 7" in found.context
     assert "machine busy" in found.context
     assert machine.runs.count("a") == 1 + 5 + 7
+
+
+def test_a_few_quiet_samples_of_one_are_not_compared_with_those_of_another():
+    """The best of `a` is one sample that nothing disturbed, `b` has none: by quiet samples `a` would be twice as fast."""
+    settings = MeasureSettings(rounds=6, extra_rounds=6, steady_samples=1, most_warmups=1, **ONE_CALL)
+    times = {"a": lambda n: 2000 if n == 5 else 4000 + 600 * (n % 5), "b": lambda n: 4000 + 600 * (n % 5)}
+    found = Machine().measure(times, settings)
+    assert "quiet in 1 of 12 rounds" in found["a"].context and "machine busy" in found["b"].context
+    assert found["a"].value == pytest.approx(found["b"].value, rel=0.1)
+    assert all("median of 12" in metric.context for metric in found.values())
 
 
 def test_a_background_device_brings_its_own_timer():

@@ -74,6 +74,13 @@ def test_torchvision_layer_norms_and_layer_scale():
     assert_counts_agree(module, torch.zeros(1, 3, 32, 32))
 
 
+class Along(nn.Conv1d):
+    """A convolution by function."""
+
+    def forward(self, x):
+        return F.conv1d(x, self.weight, self.bias, self.stride)
+
+
 class Product(nn.Module):
     """A linear layer on tokens, and the product of its output with itself."""
 
@@ -92,6 +99,10 @@ class Product(nn.Module):
         (Product(), (1, 7, 6)),
         (nn.Sequential(nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 6, 1), nn.GroupNorm(2, 6), nn.SiLU()), (1, 4, 5, 5)),
         (nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.BatchNorm1d(100), nn.Linear(100, 3)), (1, 3, 5, 5)),
+        (
+            nn.Sequential(nn.Conv1d(4, 6, 3, 2, groups=2), nn.BatchNorm1d(6), nn.ReLU(), nn.AvgPool1d(2), Along(6, 5, 2)),
+            (1, 4, 13),
+        ),
         (nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.LayerNorm(8, bias=False)), (1, 6)),
         (nn.Sequential(nn.ZeroPad2d(1), nn.Upsample(scale_factor=2), nn.Conv2d(3, 4, 3), nn.Softmax(1)), (1, 3, 5, 5)),
     ],

@@ -243,7 +243,6 @@ def _announce(run: RunDir, summary: dict[str, Any]) -> None:
     if before and after:
         both = f"{show('latency_ms', before)} -> {show('latency_ms', after)}"
         log(f"original and last file side by side: {both} ({after / before:.1%})")
-    log(f"files in {run.path}/best, report in {run.path}/report.html")
 
 
 def _summary_of(folder: Path) -> dict[str, Any]:

@@ -93,4 +93,3 @@ def announce(run: RunDir, summary: dict) -> None:
         f"best network {summary['best']['key']}: {format_value('macs', metrics['macs'])} (multiply-adds), "
         f"{metrics['val_accuracy']:.2%} validation, {metrics['test_accuracy']:.2%} test; {', '.join(verdicts)}"
     )
-    log(f"files in {run.path}/best, report in {run.path}/report.html")

@@ -14,10 +14,11 @@ import torch
 from nas.cli.errors import Interrupted
 from nas.cli.layers import write_layers
 from nas.cli.progress import log
+from nas.cost.measure import BUSY
 from nas.data.dataset import Dataset
 from nas.data.load import DataConfig, load
 from nas.errors import InvalidSetting, VerificationFailed
-from nas.report.contents import network
+from nas.report.contents import VERIFY, network
 from nas.report.write import write_report
 from nas.rundir import RunDir
 
@@ -46,18 +47,27 @@ def concluded(run: RunDir, summary: dict[str, Any], announce: Callable[[RunDir, 
     write_layers(run, network(summary["best"]))
     write_report(run)
     announce(run, summary)
+    log(f"files in {run.path}/best, report in {run.path}/report.html")
+    if was_busy(run):
+        log(f"warning: the machine was busy, and the times tell little; take them again in quiet: nas verify {run.path}")
     if as_json:
         print(json.dumps(summary))
     if not summary["verified"]:
         raise VerificationFailed(f"the network in {run.path}/best does not hold what it should: {_failed(run)}")
 
 
+def was_busy(run: RunDir) -> bool:
+    """Whether other work disturbed the times of what was delivered."""
+    verdict = run.path / VERIFY
+    return verdict.is_file() and BUSY in verdict.read_text(encoding="utf-8")
+
+
 def _failed(run: RunDir) -> str:
     """What of best/verify.json failed, in words."""
-    verdict = run.read_json("best/verify.json") if (run.path / "best/verify.json").is_file() else None
+    verdict = run.read_json(VERIFY) if (run.path / VERIFY).is_file() else None
     if not isinstance(verdict, dict) or verdict["ok"]:
         return "a pass before the last one failed"
-    return f"{'; '.join(failures(verdict))}; see best/verify.json"
+    return f"{'; '.join(failures(verdict))}; see {VERIFY}"
 
 
 def failures(verdict: Mapping[str, Any]) -> list[str]:

@@ -108,11 +108,15 @@ def measure(
     steady = {name: stopwatch.warm_up(kernel, calls[name]) for name, kernel in candidates.items()}
     samples = stopwatch.rounds(candidates, calls, watch)
     fastest = min(sample.reference for taken in samples.values() for sample in taken)
+    undisturbed = {name: _quiet(taken, fastest, settings) for name, taken in samples.items()}
+    counts = [len(quiet) for quiet in undisturbed.values()]
+    # the best of a few samples may have been disturbed, too: where no candidate has enough, what all met alike compares them
+    few = max(counts) < settings.rounds and min(counts) < settings.rounds / 3
     found = {}
     for name, taken in samples.items():
-        quiet = _quiet(taken, fastest, settings)
+        quiet = undisturbed[name]
         calm = len(quiet) >= settings.rounds
-        kept = quiet or taken
+        kept = taken if few else quiet or taken
         low, median, high = np.percentile([sample.time / MS for sample in kept], (25, 50, 75))
         machine = f"{'machine' if calm else 'busy machine,'} quiet in {len(quiet)} of {len(taken)} rounds, {load()}"
         doubts = [BUSY] * (not calm)

@@ -81,6 +81,11 @@ def features_last(shape: Shape) -> tuple[int, Size]:
     return (shape[-1], (prod(shape[:-1]), 1)) if shape else (1, (1, 1))
 
 
+def sequence(shape: Shape) -> tuple[int, Size]:
+    """Channels and size of a sequence (1, C, L)."""
+    return shape[1], (shape[0] * shape[2], 1)
+
+
 def layer_of(draft: Draft, node: fx.Node, op: str, read: Callable[[Shape], tuple[int, Size]] = as_map) -> Layer:
     """The layer that the shapes tell of; `read` gives channels and size of a shape."""
     before = draft.inputs(node)
@@ -133,3 +138,8 @@ def arguments(node: fx.Node, names: Sequence[str]) -> dict[str, Any]:
 def pair(value: Any) -> Size:  # noqa: ANN401
     """Height and width of a window that is given as one number or as two."""
     return (value, value) if isinstance(value, int) else (value[0], value[-1])
+
+
+def along(value: Any) -> Size:  # noqa: ANN401
+    """The same of a window that runs along a sequence, which is as wide as one."""
+    return (value if isinstance(value, int) else value[0], 1)

@@ -10,7 +10,7 @@ import torch.nn as nn
 from torch import fx
 
 from nas.cost import trace_products as products
-from nas.cost.trace_draft import Draft, Handler, Shape, arguments, as_map, features_last, layer_of, own, pair, unknown
+from nas.cost.trace_draft import Draft, Handler, Shape, arguments, as_map, features_last, layer_of, own, pair, sequence, unknown
 from nas.cost.trace_names import ACTS, ELEMENTWISE, MOVES, REDUCTIONS, VIEW_FUNCTIONS, VIEW_MODULES
 from nas.plan import Size
 
@@ -38,13 +38,8 @@ def _norm(draft: Draft, node: fx.Node, channels: int) -> None:
     host = draft.host(node)
     if host and host.op in ("conv", "linear") and not (host.norm or host.act) and host.out_channels == channels:
         return draft.fuse(node, replace(host, norm=True))
-    layer = layer_of(draft, node, "norm", _sequence if len(draft.shapes[node]) == SEQUENCE else as_map)
+    layer = layer_of(draft, node, "norm", sequence if len(draft.shapes[node]) == SEQUENCE else as_map)
     draft.emit(node, replace(layer, inputs=layer.inputs[:1], norm=True))
-
-
-def _sequence(shape: Shape) -> tuple[int, Size]:
-    """Channels and size of a sequence (1, C, L)."""
-    return shape[1], (shape[0] * shape[2], 1)
 
 
 def _batch_norm_function(draft: Draft, node: fx.Node) -> None:
@@ -117,6 +112,7 @@ def _window(draft: Draft, node: fx.Node) -> tuple[Any, Any]:
 
 
 MODULES: dict[type[nn.Module], Handler] = {
+    nn.Conv1d: products.conv,
     nn.Conv2d: products.conv,
     nn.Linear: products.linear,
     nn.BatchNorm1d: _batch_norm,
@@ -133,7 +129,7 @@ MODULES: dict[type[nn.Module], Handler] = {
     nn.Upsample: _plain("resize"),
     nn.ChannelShuffle: _channel_shuffle,
     **dict.fromkeys((nn.PixelShuffle, nn.PixelUnshuffle, nn.Unfold), _plain("move")),
-    **dict.fromkeys((nn.AvgPool1d, nn.MaxPool1d, nn.AdaptiveAvgPool1d), _plain("elementwise", _sequence)),
+    **dict.fromkeys((nn.AvgPool1d, nn.MaxPool1d, nn.AdaptiveAvgPool1d), _plain("elementwise", sequence)),
     **{module: _act(name) for module, name in ACTS.items()},
     **dict.fromkeys(VIEW_MODULES, _view),
 }
@@ -155,7 +151,7 @@ FUNCTIONS: dict[str, Handler] = {
     "_get_relative_position_bias": _plain("move"),
     "_patch_merging_pad": _plain("concat"),
     "softmax": _plain("softmax"),
-    "conv2d": products.conv_function,
+    **dict.fromkeys(("conv1d", "conv2d"), products.conv_function),
     "linear": products.linear_function,
     "batch_norm": _batch_norm_function,
     **dict.fromkeys(("layer_norm", "group_norm"), _plain("layernorm")),

@@ -11,33 +11,42 @@ from typing import Any
 
 from torch import fx
 
-from nas.cost.trace_draft import Draft, arguments, features_last, layer_of, own, pair, unknown
+from nas.cost.trace_draft import Draft, along, arguments, as_map, features_last, layer_of, own, pair, sequence, unknown
 from nas.plan import Layer
 
-MAP = 4  # dimensions of (1, C, H, W)
+# by the dimensions of the weight: what reads shapes, (1, C, L) or (1, C, H, W), and what reads windows
+CONVOLUTIONS = {3: (sequence, along), 4: (as_map, pair)}
 
 
 def conv(draft: Draft, node: fx.Node) -> None:
     """A convolution."""
     module: Any = draft.module(node)
-    layer = layer_of(draft, node, "conv")
-    if len(draft.shapes[node]) != MAP:
+    layer = _convolution(draft, node, module.weight.dim(), (module.kernel_size, module.stride))
+    if layer is None:
         return unknown(draft, node)
     name = layer.name.removesuffix(".conv")  # in our networks a layer is a module that holds `conv` and `norm`
-    window = {"kernel": module.kernel_size, "stride": module.stride, "groups": module.groups}
-    draft.emit(node, replace(layer, name=name, bias=module.bias is not None, **window))
+    draft.emit(node, replace(layer, name=name, bias=module.bias is not None, groups=module.groups))
 
 
 def conv_function(draft: Draft, node: fx.Node) -> None:
     """A convolution by function, as the classes of other libraries that derive from nn.Conv2d call it."""
     given = arguments(node, ("input", "weight", "bias", "stride", "padding", "dilation", "groups"))
     found = _weights(draft, given, "weight", "bias")
-    if not found or len(draft.shapes[node]) != MAP:
+    weight = draft.shapes[found[0]] if found else ()
+    layer = _convolution(draft, node, len(weight), (weight[2:], given.get("stride", 1)))
+    if layer is None:
         return unknown(draft, node)
-    layer = layer_of(draft, node, "conv")
-    window = {"kernel": draft.shapes[found[0]][2:], "stride": pair(given.get("stride", 1)), "groups": given.get("groups", 1)}
     name = _owner(found[0]).removesuffix(".conv")
-    draft.emit(node, replace(layer, name=name, inputs=layer.inputs[:1], bias=len(found) > 1, **window))
+    draft.emit(node, replace(layer, name=name, inputs=layer.inputs[:1], bias=len(found) > 1, groups=given.get("groups", 1)))
+
+
+def _convolution(draft: Draft, node: fx.Node, dims: int, window: tuple[Any, Any]) -> Layer | None:
+    """A convolution of these dimensions with kernel and stride; None for an image without its batch, and for volumes."""
+    if dims not in CONVOLUTIONS or len(draft.shapes[node]) != dims:
+        return None
+    read, sides = CONVOLUTIONS[dims]
+    kernel, stride = map(sides, window)
+    return replace(layer_of(draft, node, "conv", read), kernel=kernel, stride=stride)
 
 
 def linear(draft: Draft, node: fx.Node) -> None:

@@ -17,7 +17,7 @@ from nas.cli.pruning.deliver import deliver_pruned
 from nas.cli.pruning.job import PruneJob, make_prune_job, prune_configuration
 from nas.cli.pruning.settings import PruneSettings
 from nas.cli.pruning.stages import trials_of
-from nas.cli.running import concluded, working
+from nas.cli.running import concluded, was_busy, working
 from nas.cli.settings import read
 from nas.errors import InvalidSetting
 from nas.report.words import show
@@ -84,9 +84,9 @@ def announce(run: RunDir, summary: dict[str, Any]) -> None:
         log(f"  left out: {reason}")
     for row in summary["budget"]:
         log(f"  {row['text']:<14} {'kept' if row['ok'] else 'BROKEN'}")
-    if after["latency_ms"] > NO_FASTER * before["latency_ms"] and after["macs"] < before["macs"]:
+    slower = after["latency_ms"] > NO_FASTER * before["latency_ms"]
+    if slower and after["macs"] < before["macs"] and not was_busy(run):
         log(
             "warning: fewer multiply-adds, and not faster: kernels work on blocks of channels (16 for many), and these widths "
             "fall between them; ask for time, such as --budget 60%latency, or give --round-to 16"
         )
-    log(f"files in {run.path}/best, report in {run.path}/report.html")

@@ -75,4 +75,3 @@ def announce(run: RunDir, summary: dict[str, Any]) -> None:
         log(f"warning: {rows[-1]['precision']} is not faster than fp32 in this runtime on this machine{known}")
         for row in summary["quantization"]["costly"]:
             log(f"  {row['share']:>6.1%}  {row['layer']}{': ' + row['reason'] if row['reason'] else ''}")
-    log(f"files in {run.path}/best, report in {run.path}/report.html")
