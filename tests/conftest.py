@@ -18,11 +18,11 @@ def own_tables(monkeypatch, tmp_path_factory):
 @pytest.fixture(scope="session", autouse=True)
 def operators_read_once():
     """torch's ONNX exporter reads the sources of its 500 operators for every file, most of the time that a small one takes."""
-    from torch.onnx._internal.exporter import _registration
-
-    registry = getattr(_registration, "ONNXRegistry", None)
-    if hasattr(registry, "from_torchlib"):  # the exporter's own matter, and not every version's
-        registry.from_torchlib = staticmethod(functools.cache(registry.from_torchlib))
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+    except ImportError:  # it is the exporter's own matter, and not every version's
+        return
+    ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))
 
 
 # contracts and other helpers assert too: their failures are to be explained like those of the tests

@@ -149,6 +149,13 @@ def test_a_few_quiet_samples_of_one_are_not_compared_with_those_of_another():
     assert all("median of 12" in metric.context for metric in found.values())
 
 
+def test_one_quiet_sample_is_not_compared_with_those_of_a_calm_candidate():
+    settings = MeasureSettings(rounds=6, extra_rounds=6, steady_samples=1, most_warmups=1, **ONE_CALL)
+    found = Machine().measure({"a": 4000, "b": lambda n: 2000 if n == 5 else 4000 + 600 * (n % 5)}, settings)
+    assert found["a"].value == 4.0 and "machine quiet in 6 of 6 rounds" in found["a"].context
+    assert found["b"].value > 4.0 and "median of 12" in found["b"].context and "machine busy" in found["b"].context
+
+
 def test_a_background_device_brings_its_own_timer():
     machine = Machine()
     pending = []

@@ -210,6 +210,7 @@ def _summary(run: RunDir) -> dict[str, Any]:
         # the original and the network of each pass, with times as the first original's clock would tell them
         "front": [{**found[0], "metrics": original}, *found[1:-1], best],
         "trials": len(summaries),
+        "timed": {name: metric.context for name, metric in times.items()},
         "passes": [{key: row[key] for key in ("name", "metrics", "seconds", "ok")} for row in rows],
     }
     return {**summary, **({"quantization": last["quantization"]} if "quantization" in last else {})}

@@ -48,7 +48,7 @@ def concluded(run: RunDir, summary: dict[str, Any], announce: Callable[[RunDir, 
     write_report(run)
     announce(run, summary)
     log(f"files in {run.path}/best, report in {run.path}/report.html")
-    if was_busy(run):
+    if was_busy(run, summary):
         log(f"warning: the machine was busy, and the times tell little; take them again in quiet: nas verify {run.path}")
     if as_json:
         print(json.dumps(summary))
@@ -56,8 +56,10 @@ def concluded(run: RunDir, summary: dict[str, Any], announce: Callable[[RunDir, 
         raise VerificationFailed(f"the network in {run.path}/best does not hold what it should: {_failed(run)}")
 
 
-def was_busy(run: RunDir) -> bool:
-    """Whether other work disturbed the times of what was delivered."""
+def was_busy(run: RunDir, summary: Mapping[str, Any]) -> bool:
+    """Whether other work disturbed the times that a summary tells: those of `timed`, else of what was verified."""
+    if "timed" in summary:
+        return any(BUSY in context for context in summary["timed"].values())
     verdict = run.path / VERIFY
     return verdict.is_file() and BUSY in verdict.read_text(encoding="utf-8")
 

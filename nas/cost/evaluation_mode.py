@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch.nn as nn
 
@@ -25,20 +23,26 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
 @contextmanager
 def left_as_it_was(module: nn.Module) -> Iterator[None]:
     """Undo what happens to attributes of `module` and of its parts, and to their lists, dicts and sets; not to tensors."""
-    kept = [(vars(part), _shallow(vars(part))) for part in module.modules()]
+    kept = [(vars(part), dict(vars(part))) for part in module.modules()]
+    held = [(value, _copied(value)) for _, before in kept for value in before.values() if isinstance(value, list | dict | set)]
     try:
         yield
     finally:
         for attributes, before in kept:
-            for name, (value, content) in before.items():
-                if content is not None:
-                    value.clear()
-                    (value.extend if isinstance(value, list) else value.update)(content)
-                attributes[name] = value
-            for name in set(attributes) - set(before):
-                del attributes[name]
+            attributes.clear()
+            attributes.update(before)
+        for value, content in held:
+            if not _same(value, content):  # what refuses to be changed was not
+                value.clear()
+                (value.extend if isinstance(value, list) else value.update)(content)
 
 
-def _shallow(attributes: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Each value, and what a list, a dict or a set holds."""
-    return {n: (value, copy.copy(value) if isinstance(value, list | dict | set) else None) for n, value in attributes.items()}
+def _copied(value: list | dict | set) -> list | dict | set:
+    """What it holds, as a plain one."""
+    return next(kind(value) for kind in (list, dict, set) if isinstance(value, kind))
+
+
+def _same(one: list | dict | set, other: list | dict | set) -> bool:
+    """Whether two hold the same objects: tensors that are equal are not the same."""
+    first, second = ([*x, *x.values()] if isinstance(x, dict) else [*x] for x in (one, other))
+    return len(first) == len(second) and all(a is b for a, b in zip(first, second, strict=True))

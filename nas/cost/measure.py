@@ -109,14 +109,13 @@ def measure(
     samples = stopwatch.rounds(candidates, calls, watch)
     fastest = min(sample.reference for taken in samples.values() for sample in taken)
     undisturbed = {name: _quiet(taken, fastest, settings) for name, taken in samples.items()}
-    counts = [len(quiet) for quiet in undisturbed.values()]
-    # the best of a few samples may have been disturbed, too: where no candidate has enough, what all met alike compares them
-    few = max(counts) < settings.rounds and min(counts) < settings.rounds / 3
+    # the best of a few samples may have been disturbed, too: then what all met alike compares those that are not calm
+    few = any(len(quiet) < settings.rounds / 3 for quiet in undisturbed.values())
     found = {}
     for name, taken in samples.items():
         quiet = undisturbed[name]
         calm = len(quiet) >= settings.rounds
-        kept = taken if few else quiet or taken
+        kept = taken if few and not calm else quiet
         low, median, high = np.percentile([sample.time / MS for sample in kept], (25, 50, 75))
         machine = f"{'machine' if calm else 'busy machine,'} quiet in {len(quiet)} of {len(taken)} rounds, {load()}"
         doubts = [BUSY] * (not calm)

@@ -16,7 +16,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from nas.budget import Cost, Metric
-from nas.cost.evaluation_mode import evaluation_mode
+from nas.cost.evaluation_mode import left_as_it_was
 from nas.cost.storage import StoredTensor, file_bytes
 
 with warnings.catch_warnings():
@@ -45,10 +45,13 @@ def _baddbmm_macs(inputs: list[Any], outputs: list[Any]) -> int:
 
 
 def _einsum_macs(inputs: list[Any], outputs: list[Any]) -> int:
-    """All axes of a product of two tensors, broadcast ones at their full size; fvcore reads a rounded number from a text."""
+    """All axes of a product of two tensors, broadcast ones at their full size; fvcore reads a rounded number from a text.
+
+    The same of more tensors is the most that a contraction of them takes.
+    """
     words = inputs[0].toIValue().replace(" ", "").partition("->")[0].split(",")
     shapes = [v.type().sizes() for v in inputs[1].node().inputs()]
-    if len(words) != 2:
+    if len(words) == 1:
         return 0
     sizes: dict[str, int] = {}
     for word, shape in zip(words, shapes, strict=True):
@@ -116,7 +119,8 @@ def recount(module: nn.Module, example: Tensor) -> Cost:
     Runs the module in evaluation mode and leaves it as it was. Operations without a rule are named in `Cost.uncounted`.
     """
     image = example[:1]
-    with evaluation_mode(module), _without_fast_path():
+    with left_as_it_was(module), _without_fast_path():
+        module.eval()
         macs = _prepare(FlopCountAnalysis(module, (image,)), MACS_HANDLERS)
         activations = _prepare(ActivationCountAnalysis(module, (image,)), ACTIVATION_HANDLERS)
         values = {

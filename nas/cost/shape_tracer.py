@@ -35,7 +35,7 @@ QUESTIONS = frozenset(
     }
 )
 _OF_VALUES = frozenset({"nonzero", "unique", "unique_consecutive", "masked_select", "argwhere", "bincount", "tolist", "item"})
-_MASKS = (torch.bool, torch.uint8)
+_MASKS, _COUNTS = (torch.bool, torch.uint8), (torch.int32, torch.int64)
 # what an argument of forward may be by default, to be taken as that and not as a tensor that is to be traced
 _PLAIN = (type(None), bool, int, float, str)
 
@@ -87,7 +87,8 @@ class ShapeTracer(fx.Tracer):
         """Note an operation, and carry it out on the example."""
         proxy: Any = super().create_proxy(kind, target, args, kwargs, *rest, **more)
         given = _values(args)
-        _refuse_values(kind, target, given)
+        if kind in ("call_function", "call_method"):
+            _refuse_values(target, args, kwargs)
         proxy.value = self._carried_out(kind, target, given, _values(kwargs))
         self._note(proxy.node, proxy.value)
         # what is nothing, and what is read of arguments by name, is known and no value of the network
@@ -156,12 +157,17 @@ def _values(arguments: Any) -> Any:  # noqa: ANN401
     return map_aggregate(arguments, lambda x: x.value if isinstance(x, ShapedProxy) else x)
 
 
-def _refuse_values(kind: str, target: Any, args: Any) -> None:  # noqa: ANN401
-    """Raise TraceError for what gives tensors whose shapes, or numbers that, depend on the values of the example."""
+def _refuse_values(target: Any, args: Any, kwargs: Any) -> None:  # noqa: ANN401
+    """Raise TraceError for what gives tensors whose shapes, or numbers that, depend on the values of the example.
+
+    What the network holds itself, such as a mask in a buffer, is no proxy and may tell.
+    """
     name = target if isinstance(target, str) else getattr(target, "__name__", "")
-    index = args[1] if name == "getitem" and len(args) > 1 else ()
-    masks = [x for x in (index if isinstance(index, tuple) else (index,)) if isinstance(x, Tensor) and x.dtype in _MASKS]
-    if kind in ("call_function", "call_method") and (name in _OF_VALUES or masks or (name == "where" and len(args) == 1)):
+    telling = {"getitem": args[1:], "repeat_interleave": (*args[1:], *kwargs.values())}.get(name, ())
+    parts = [part for x in telling for part in (x if isinstance(x, tuple) else (x,))]
+    kinds = _MASKS if name == "getitem" else _COUNTS
+    proxies = [x for x in parts if isinstance(x, ShapedProxy) and isinstance(x.value, Tensor) and x.value.dtype in kinds]
+    if name in _OF_VALUES or proxies or (name == "where" and len(args) + len(kwargs) == 1):
         raise fx.proxy.TraceError(f"what {name} gives depends on the values of tensors")
 
 

@@ -6,6 +6,9 @@ equals the space's own: this keeps the fast analytic count and the real module t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import torch
 import torch.nn as nn
 from torch import Tensor, fx
@@ -40,7 +43,8 @@ def trace(module: nn.Module, example: Tensor) -> Plan:
 
     Runs the module once in evaluation mode and leaves it as it was, but for tensors that it changes in place. An operation
     without a handler becomes a layer whose `op` is its own name, so that `count` names it as uncounted. Parameters that the
-    run does not touch come first, as layers of their own, since they are stored all the same. Raises Untraceable.
+    run does not touch, and such buffers, come first, as layers of their own, since they are stored all the same. Raises
+    Untraceable.
     """
     with left_as_it_was(module), torch.no_grad():
         module.eval()
@@ -48,7 +52,8 @@ def trace(module: nn.Module, example: Tensor) -> Plan:
         draft = Draft(graph, shapes, frozenset(module.state_dict()))
         for node in graph.graph.nodes:
             _read(draft, node)
-    idle = [_idle_parameter(n, tuple(p.shape)) for n, p in module.named_parameters() if p not in draft.claimed]
+    idle = [_idle("parameter", n, p) for n, p in module.named_parameters() if p not in draft.claimed]
+    idle += [_idle("buffer", n, b) for n, b in _buffers(module, draft)]
     return Plan(*as_map(tuple(example[:1].shape)), (*idle, *draft.layers.values()))
 
 
@@ -66,9 +71,19 @@ def _run(module: nn.Module, image: Tensor) -> tuple[fx.GraphModule, dict[fx.Node
     return graph, tracer.shapes
 
 
-def _idle_parameter(name: str, shape: Shape) -> Layer:
-    channels, size = as_map(shape)
-    return Layer(name, "parameter", (), channels, channels, size, size)
+def _idle(op: str, name: str, tensor: Tensor) -> Layer:
+    channels, size = as_map(tuple(tensor.shape))
+    layer = Layer(name, op, (), channels, channels, size, size)
+    return replace(layer, act_bits=8 * tensor.itemsize) if op == "buffer" else layer
+
+
+def _buffers(module: nn.Module, draft: Draft) -> Iterator[tuple[str, Tensor]]:
+    """Stored buffers that the graph does not read by themselves; those of a norm that runs are counted with it."""
+    for name, buffer in module.named_buffers():
+        owner = module.get_submodule(name.rpartition(".")[0])
+        of_norm = isinstance(owner, nn.modules.batchnorm._NormBase) and (owner.weight is None or owner.weight in draft.claimed)
+        if name in draft.stored and name not in draft.layers and not of_norm:
+            yield name, buffer
 
 
 def _read(draft: Draft, node: fx.Node) -> None:

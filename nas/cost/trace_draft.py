@@ -82,13 +82,19 @@ def features_last(shape: Shape) -> tuple[int, Size]:
 
 
 def sequence(shape: Shape) -> tuple[int, Size]:
-    """Channels and size of a sequence (1, C, L)."""
-    return shape[1], (shape[0] * shape[2], 1)
+    """Channels and size of a sequence (1, C, L); of any other tensor as of an image."""
+    return (shape[1], (shape[0] * shape[2], 1)) if len(shape) == 3 else as_map(shape)
 
 
-def layer_of(draft: Draft, node: fx.Node, op: str, read: Callable[[Shape], tuple[int, Size]] = as_map) -> Layer:
-    """The layer that the shapes tell of; `read` gives channels and size of a shape."""
-    before = draft.inputs(node)
+def layer_of(
+    draft: Draft,
+    node: fx.Node,
+    op: str,
+    read: Callable[[Shape], tuple[int, Size]] = as_map,
+    before: Sequence[fx.Node] | None = None,
+) -> Layer:
+    """The layer that the shapes tell of; `read` gives channels and size of a shape, `before` is what it reads, if not all."""
+    before = draft.inputs(node) if before is None else before
     out_channels, out_size = read(draft.shapes[node])
     in_channels, in_size = read(draft.shapes[before[0]]) if before else (out_channels, out_size)
     name = str(node.target) if node.op in ("call_module", "get_attr") else node.name

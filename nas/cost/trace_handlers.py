@@ -16,7 +16,6 @@ from nas.plan import Size
 
 # layers that runtimes fuse with an activation that follows them
 FUSES_ACT = frozenset({"conv", "linear", "add", "norm"})
-SEQUENCE = 3  # dimensions of (1, C, L)
 
 
 def _view(draft: Draft, node: fx.Node) -> None:
@@ -38,7 +37,7 @@ def _norm(draft: Draft, node: fx.Node, channels: int) -> None:
     host = draft.host(node)
     if host and host.op in ("conv", "linear") and not (host.norm or host.act) and host.out_channels == channels:
         return draft.fuse(node, replace(host, norm=True))
-    layer = layer_of(draft, node, "norm", sequence if len(draft.shapes[node]) == SEQUENCE else as_map)
+    layer = layer_of(draft, node, "norm", sequence)
     draft.emit(node, replace(layer, inputs=layer.inputs[:1], norm=True))
 
 
@@ -52,7 +51,7 @@ def _batch_norm_function(draft: Draft, node: fx.Node) -> None:
 
 def _layer_norm(draft: Draft, node: fx.Node) -> None:
     norm: Any = draft.module(node)
-    layer = layer_of(draft, node, "layernorm", features_last if isinstance(norm, nn.LayerNorm) else as_map)
+    layer = layer_of(draft, node, "layernorm", features_last if isinstance(norm, nn.LayerNorm) else sequence)
     if norm.weight is not None and norm.weight.numel() != layer.out_channels:
         return unknown(draft, node)
     draft.emit(node, replace(layer, norm=norm.weight is not None, bias=norm.bias is not None))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -21,7 +21,7 @@ CONVOLUTIONS = {3: (sequence, along), 4: (as_map, pair)}
 def conv(draft: Draft, node: fx.Node) -> None:
     """A convolution."""
     module: Any = draft.module(node)
-    layer = _convolution(draft, node, module.weight.dim(), (module.kernel_size, module.stride))
+    layer = _convolution(draft, node, module.weight.dim(), (module.kernel_size, module.stride), draft.inputs(node))
     if layer is None:
         return unknown(draft, node)
     name = layer.name.removesuffix(".conv")  # in our networks a layer is a module that holds `conv` and `norm`
@@ -33,20 +33,20 @@ def conv_function(draft: Draft, node: fx.Node) -> None:
     given = arguments(node, ("input", "weight", "bias", "stride", "padding", "dilation", "groups"))
     found = _weights(draft, given, "weight", "bias")
     weight = draft.shapes[found[0]] if found else ()
-    layer = _convolution(draft, node, len(weight), (weight[2:], given.get("stride", 1)))
+    layer = _convolution(draft, node, len(weight), (weight[2:], given.get("stride", 1)), [given["input"]])
     if layer is None:
         return unknown(draft, node)
     name = _owner(found[0]).removesuffix(".conv")
-    draft.emit(node, replace(layer, name=name, inputs=layer.inputs[:1], bias=len(found) > 1, groups=given.get("groups", 1)))
+    draft.emit(node, replace(layer, name=name, bias=len(found) > 1, groups=given.get("groups", 1)))
 
 
-def _convolution(draft: Draft, node: fx.Node, dims: int, window: tuple[Any, Any]) -> Layer | None:
+def _convolution(draft: Draft, node: fx.Node, dims: int, window: tuple[Any, Any], before: Sequence[fx.Node]) -> Layer | None:
     """A convolution of these dimensions with kernel and stride; None for an image without its batch, and for volumes."""
     if dims not in CONVOLUTIONS or len(draft.shapes[node]) != dims:
         return None
     read, sides = CONVOLUTIONS[dims]
     kernel, stride = map(sides, window)
-    return replace(layer_of(draft, node, "conv", read), kernel=kernel, stride=stride)
+    return replace(layer_of(draft, node, "conv", read, before), kernel=kernel, stride=stride)
 
 
 def linear(draft: Draft, node: fx.Node) -> None:
@@ -57,11 +57,12 @@ def linear(draft: Draft, node: fx.Node) -> None:
 
 def linear_function(draft: Draft, node: fx.Node) -> None:
     """A linear layer by function, as the classes of other libraries that derive from nn.Linear call it, or a product."""
-    found = _weights(draft, arguments(node, ("input", "weight", "bias")), "weight", "bias")
+    given = arguments(node, ("input", "weight", "bias"))
+    found = _weights(draft, given, "weight", "bias")
     if not found:
         return product(draft, node)
-    layer = replace(layer_of(draft, node, "linear", features_last), name=_owner(found[0]))
-    draft.emit(node, replace(layer, inputs=layer.inputs[:1], bias=len(found) > 1))
+    layer = layer_of(draft, node, "linear", features_last, [given["input"]])
+    draft.emit(node, replace(layer, name=_owner(found[0]), bias=len(found) > 1))
 
 
 def product(draft: Draft, node: fx.Node) -> None:
@@ -87,10 +88,11 @@ def einsum(draft: Draft, node: fx.Node) -> None:
 
 def attention(draft: Draft, node: fx.Node) -> None:
     """Queries (..., L, E), keys (..., S, E), values (..., S, V): heads are channels."""
-    operands = [n for n in node.args[:3] if isinstance(n, fx.Node)]
-    if len(operands) < 3:
+    given = arguments(node, ("query", "key", "value"))
+    operands = [given.get(name) for name in ("query", "key", "value")]
+    if not all(isinstance(n, fx.Node) for n in operands):
         return unknown(draft, node)
-    query, key, value = (draft.shapes[n] for n in operands)
+    query, key, value = (draft.shapes[n] for n in operands if n is not None)
     heads = prod(query[:-2])
     layer = replace(layer_of(draft, node, "attention"), in_channels=heads * query[-1], out_channels=heads * value[-1])
     draft.emit(node, replace(layer, in_size=(key[-2], 1), out_size=(query[-2], 1)))

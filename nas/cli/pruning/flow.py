@@ -85,7 +85,7 @@ def announce(run: RunDir, summary: dict[str, Any]) -> None:
     for row in summary["budget"]:
         log(f"  {row['text']:<14} {'kept' if row['ok'] else 'BROKEN'}")
     slower = after["latency_ms"] > NO_FASTER * before["latency_ms"]
-    if slower and after["macs"] < before["macs"] and not was_busy(run):
+    if slower and after["macs"] < before["macs"] and not was_busy(run, summary):
         log(
             "warning: fewer multiply-adds, and not faster: kernels work on blocks of channels (16 for many), and these widths "
             "fall between them; ask for time, such as --budget 60%latency, or give --round-to 16"

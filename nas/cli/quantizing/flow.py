@@ -15,7 +15,7 @@ from nas.cli.quantizing.deliver import deliver_quantized
 from nas.cli.quantizing.job import QuantizeJob, check_given, check_settings, make_quantize_job, quantize_configuration
 from nas.cli.quantizing.settings import QuantizeSettings
 from nas.cli.quantizing.stages import trials_of
-from nas.cli.running import concluded, working
+from nas.cli.running import concluded, was_busy, working
 from nas.cli.settings import read
 from nas.cost.counting import count
 from nas.report.words import show
@@ -70,7 +70,7 @@ def announce(run: RunDir, summary: dict[str, Any]) -> None:
     for row in summary["budget"]:
         log(f"  {row['text']:<10} {'kept' if row['ok'] else 'BROKEN'}, with {show(row['metric'], row['value'])}")
     last = rows[-1]["latency_ms"]
-    if first and last and last > FASTER * first:
+    if first and last and last > FASTER * first and not was_busy(run, summary):
         known = "; most of its time takes:" if summary["quantization"]["costly"] else ""
         log(f"warning: {rows[-1]['precision']} is not faster than fp32 in this runtime on this machine{known}")
         for row in summary["quantization"]["costly"]:
