@@ -120,9 +120,9 @@ def test_a_sweep_is_a_front(folder):
 
 def test_a_pruned_network_is_pruned_again(folder):
     done(*COMMON, "--out", "first")
-    again = json.loads(done("first", "--budget", "60%", *QUICK, "--out", "second", "--json").stdout)
+    again = json.loads(done("first/", "--budget", "60%", *QUICK, "--out", "second", "--json").stdout)
     first = json.loads(Path("first/summary.json").read_text())["best"]["metrics"]
-    assert again["verified"] and again["original"]["metrics"]["macs"] == first["macs"]
+    assert again["verified"] and again["original"]["metrics"]["macs"] == first["macs"] and again["original"]["name"] == "first"
     assert again["original"]["metrics"]["test_accuracy"] == first["test_accuracy"]
     assert reload(Path("second/best"))(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
     # the one that was delivered, by its key; a slash at the end names the same network, and so the run may be gone on with

@@ -142,6 +142,9 @@ def test_padding_by_a_word_is_counted_twice_alike():
     assert_counts_agree(module, torch.zeros(1, 3, 8, 8))
     unbatched = Graph(lambda m, x: m.conv(x[0]))
     assert count(traced(unbatched, 1, 3, 8, 8)).uncounted == ("Conv2d (conv)",)
+    plan = traced(Graph(lambda m, x: F.conv2d(x[0], m.conv.weight)), 1, 3, 8, 8)
+    assert count(plan).uncounted == ("conv2d (conv2d)",) and set(plan.layers[-1].inputs) == {"input", "conv.weight"}
+    assert "conv.weight" in {layer.name for layer in plan.layers}
 
 
 @pytest.mark.parametrize("block", ["SwinTransformerBlock", "SwinTransformerBlockV2"])

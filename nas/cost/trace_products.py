@@ -31,10 +31,11 @@ def conv(draft: Draft, node: fx.Node) -> None:
 def conv_function(draft: Draft, node: fx.Node) -> None:
     """A convolution by function, as the classes of other libraries that derive from nn.Conv2d call it."""
     given = arguments(node, ("input", "weight", "bias", "stride", "padding", "dilation", "groups"))
-    found = _weights(draft, given, "weight", "bias")
-    weight = draft.shapes[found[0]] if found else ()
+    weight = draft.shapes.get(given["weight"], ())
     layer = _convolution(draft, node, len(weight), (weight[2:], given.get("stride", 1)), [given["input"]])
-    if layer is None:
+    # only a layer takes its weights: what is unknown reads them
+    found = _weights(draft, given, "weight", "bias") if layer else []
+    if layer is None or not found:
         return unknown(draft, node)
     name = _owner(found[0]).removesuffix(".conv")
     draft.emit(node, replace(layer, name=name, bias=len(found) > 1, groups=given.get("groups", 1)))
