@@ -89,7 +89,7 @@ class Bed:
 
 
 def bed_of(args: argparse.Namespace) -> Bed:
-    data = replace(load(DataConfig(f"npz:{args.data}")), mean=MEAN, std=STD)
+    data = replace(load(DataConfig(f"npz:{args.data}")), mean=MEAN, std=STD, flip=True)
     module = CIFAR_RESNETS[args.network]()
     load_into(module, Path(args.weights))
     batches = epoch_batches(len(data.train), 128, 0, 0)

@@ -59,7 +59,7 @@ class Bed:
 
 
 def bed_of(args: argparse.Namespace) -> Bed:
-    data = replace(load(DataConfig(f"npz:{args.data}")), mean=MEAN, std=STD)
+    data = replace(load(DataConfig(f"npz:{args.data}")), mean=MEAN, std=STD, flip=True)
     module = CIFAR_RESNETS[args.network]()
     load_into(module, Path(args.weights))
     module.eval()

@@ -3,13 +3,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from nas.data.augment import Augmentation, augment, default_augmentation, normalize, resize
+from nas.data.augment import Augmentation, Wanted, augment, augmentation_for, default_augmentation, normalize, resize
 from nas.data.config import DataConfig
+from nas.data.dataset import ArraySplit, Dataset
 from nas.data.load import load
 from nas.errors import InvalidSetting
+from nas.evaluation.supernet import accuracy
+from nas.report.augmentation import augmentation_words
 from nas.torch_seeding import generator
+from nas.training.loop import Checkpoints, TrainConfig, train
+from nas.training.objectives import classification
 
 OFF = Augmentation(crop_padding=0, flip=False)
 
@@ -167,6 +172,76 @@ def test_default_augmentation_fits_the_data() -> None:
     assert default_augmentation(replace(digits, resolution=28)).crop_padding == 3
     assert default_augmentation(replace(digits, resolution=32, flip=True)) == Augmentation(4, True, classes=10)
     assert default_augmentation(replace(digits, resolution=4)).crop_padding == 1
+
+
+def test_what_the_user_says_of_the_augmentation_counts() -> None:
+    photos = replace(load(DataConfig("digits")), resolution=32, flip=None)
+    assert augmentation_for(photos, Wanted()) == Augmentation(4, False, classes=10)
+    assert augmentation_for(photos, Wanted(crop=0, flip=True)) == Augmentation(0, True, classes=10)
+    cifar = replace(photos, flip=True)
+    assert augmentation_for(cifar, Wanted()).flip and not augmentation_for(cifar, Wanted(flip=False)).flip
+    assert augmentation_for(cifar, Wanted(31, None, 32, 0.2)) == Augmentation(31, True, 32, 0.2, 10)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (Wanted(crop=32), "--crop 32 shifts images of 32 pixels out of view; choose at most 31"),
+        (Wanted(crop=10**9), "--crop 1000000000 shifts images of 32 pixels out of view; choose at most 31"),
+        (Wanted(crop=-1), "crop_padding is -1; choose 0 to turn it off, or more"),
+        (Wanted(cutout=33), "--cutout 33 hides images of 32 pixels; choose at most 32"),
+        (Wanted(mixup=float("nan")), "mixup is nan; choose 0 to turn it off, or more"),
+        (Wanted(mixup=float("inf")), "mixup is inf; choose 0 to turn it off, or more"),
+    ],
+)
+def test_what_would_hide_the_images_is_refused(wanted: Wanted, message: str) -> None:
+    with pytest.raises(InvalidSetting) as caught:
+        augmentation_for(replace(load(DataConfig("digits")), resolution=32), wanted)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        (OFF, "no shift, no mirroring"),
+        (Augmentation(1, True), "shifted by up to 1 pixel, mirrored at random"),
+        (
+            Augmentation(4, False, 8, 0.2, 10),
+            "shifted by up to 4 pixels, no mirroring, a square of 8 pixels hidden, blended in pairs (mixup 0.2)",
+        ),
+    ],
+)
+def test_what_is_applied_is_said(spec: Augmentation, words: str) -> None:
+    assert augmentation_words(vars(spec)) == words and augmentation_words({}) == ""
+
+
+def arrows(count: int) -> ArraySplit:
+    """Arrows of 16 pixels that point left (class 0) or right (class 1): classes that differ by a mirror alone."""
+    rng = np.random.default_rng(count)
+    images = rng.integers(0, 40, (count, 1, 16, 16), dtype=np.uint8)
+    for i, row, column in zip(range(count), rng.integers(5, 11, count), rng.integers(2, 5, count), strict=True):
+        images[i, 0, row, column : column + 9] = 255
+        for k in (1, 2, 3):
+            images[i, 0, (row - k, row + k), column + k] = 255
+    labels = torch.arange(count) % 2
+    images[1::2] = images[1::2, :, :, ::-1]
+    return ArraySplit(torch.from_numpy(images), labels)
+
+
+def test_own_data_whose_classes_differ_by_a_mirror_are_learned() -> None:
+    reached = {}
+    parts = arrows(256), arrows(100)
+    data = Dataset("own", *parts, lambda: arrows(100), ("left", "right"), 1, 16, (0.1,), (0.2,), None, "own")
+    for flip in (None, True):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            module = nn.Sequential(nn.Conv2d(1, 16, 5), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(16, 2))
+        config = TrainConfig(epochs=12, batch_size=32, optimizer="adamw", lr=0.01)
+        spec = augmentation_for(data, Wanted(flip=flip))
+        for _ in train(module, classification(module), data, spec, config, Checkpoints()):
+            pass
+        reached[flip] = accuracy(module, data.val, data, 16)
+    assert reached[None] == 1.0 and reached[True] < 0.75
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,11 @@ def test_search_delivers_a_verified_network(folder):
     assert json.loads((out / "best" / "verify.json").read_text())["ok"]
     assert {"front.csv", "front.png", "report.html", "config.json"} <= {p.name for p in out.iterdir()}
     assert len({line["key"] for line in trials_of(out)}) == 5
-    assert "keeps" not in result.stderr and "300kFLOPs kept" in result.stderr
+    assert "keeps 300" not in result.stderr and "300kFLOPs kept" in result.stderr
+    applied = "shifted by up to 1 pixel, no mirroring"
+    assert f"training images: {applied}; --flip if a mirrored image keeps its class" in result.stderr
+    for page in ("best/README.md", "report.md", "report.html"):
+        assert applied in (out / page).read_text()
 
 
 def test_a_search_for_int8_delivers_integers(folder):

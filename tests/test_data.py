@@ -181,7 +181,7 @@ def test_npz_gives_back_what_was_written(npz, channels: int) -> None:
     content = arrays(channels=channels)
     config = npz(**content, class_names=np.array(["a", "bee", "c"]))
     data = load(config)
-    assert data.class_names == ("a", "bee", "c") and data.channels == max(channels, 1) and data.flip
+    assert data.class_names == ("a", "bee", "c") and data.channels == max(channels, 1) and data.flip is None
     rest, held_out = stratified_split(torch.from_numpy(content["train_labels"]), 0.1, 0)
     splits = ((data.train, "train", rest), (data.val, "train", held_out), (data.load_test(), "test", torch.arange(3)))
     for split, part, indices in splits:
@@ -223,12 +223,6 @@ def test_test_images_are_not_read_before_they_are_asked_for(npz, monkeypatch: py
     assert read == ["train_images", "train_labels", "test_labels"]
     data.load_test()
     assert read[3:] == ["test_images", "test_labels"]
-
-
-def test_flip_can_be_overridden(npz) -> None:
-    config = npz()
-    assert not load(DataConfig(config.name, flip=False)).flip
-    assert load(DataConfig("digits", flip=True)).flip
 
 
 IMAGES = arrays()["train_images"]

@@ -15,7 +15,7 @@ from nas.budget import Budget
 from nas.cli.job import check_precision, circumstances, described, precision
 from nas.cli.pruning.original import Original, statistics_of
 from nas.cli.shared_settings import ExistingSettings, TrainingSettings
-from nas.data.augment import Augmentation, default_augmentation
+from nas.data.augment import Augmentation, Wanted, augmentation_for
 from nas.data.dataset import Dataset
 from nas.data.load import DataConfig, load
 from nas.errors import InvalidSetting
@@ -100,10 +100,10 @@ def training_of(job: ExistingJob, lr: float) -> TrainConfig:
 
 
 def augmentation_of(job: ExistingJob) -> Augmentation:
-    """The data's own augmentation with what the user added; a teacher answers for blended images, too. Needs data."""
+    """The data's own augmentation with what the user wants; a teacher answers for blended images, too. Needs data."""
     assert job.data is not None
     s, taught = job.settings, TAUGHT_MIXUP if job.original.trained else 0.0
-    return replace(default_augmentation(job.data), cutout=s.cutout, mixup=taught if s.mixup is None else s.mixup)
+    return augmentation_for(job.data, Wanted(s.crop, s.flip, s.cutout, taught if s.mixup is None else s.mixup))
 
 
 def configuration(job: ExistingJob, command: str, objectives: Sequence[str], training: TrainConfig | None) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from nas.cli.latency import LATENCY, bench_of, cost_models
 from nas.cli.settings import Settings, command_line
 from nas.cli.space import sizing, space_of, space_options
 from nas.cost.counting import count
-from nas.data.augment import Augmentation, default_augmentation
+from nas.data.augment import Augmentation, Wanted, augmentation_for
 from nas.data.dataset import Dataset
 from nas.data.load import DataConfig, load
 from nas.errors import InvalidBudget, InvalidSetting
@@ -78,8 +78,9 @@ class Job:
 
     @property
     def augmentation(self) -> Augmentation:
-        """The data's own augmentation with what the user added."""
-        return replace(default_augmentation(self.data), cutout=self.settings.cutout, mixup=self.settings.mixup)
+        """The data's own augmentation with what the user wants."""
+        s = self.settings
+        return augmentation_for(self.data, Wanted(s.crop, s.flip, s.cutout, s.mixup))
 
     @property
     def problem(self) -> SearchProblem:

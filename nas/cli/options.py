@@ -49,6 +49,23 @@ Lr = Annotated[float | None, typer.Option("--lr", help="Peak learning rate.", sh
 WeightDecay = Annotated[float, typer.Option(help="Decay of convolution and linear weights.")]
 Smoothing = Annotated[float, typer.Option(min=0, max=1, help="Label smoothing.")]
 ClipNorm = Annotated[float, typer.Option(help="Largest gradient norm.")]
+Flip = Annotated[
+    bool | None,
+    typer.Option(
+        "--flip/--no-flip",
+        help="Mirror training images at random.",
+        show_default="on where that is known to keep the class: fashion-mnist, cifar10, cifar100",
+    ),
+]
+Crop = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        metavar="PIXELS",
+        help="Shift training images by up to PIXELS, a random crop after padding; 0 for none.",
+        show_default="an eighth of the side",
+    ),
+]
 Cutout = Annotated[int, typer.Option(help="Side of the square that cutout hides, in pixels; 0 for none.")]
 Mixup = Annotated[float, typer.Option(min=0, help="Alpha of mixup; 0 for none.")]
 TrainPrecision = Annotated[str, typer.Option("--train-precision", help="auto, fp32 or bf16 (autocast).")]

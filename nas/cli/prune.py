@@ -104,6 +104,8 @@ def prune(  # noqa: PLR0913 - the options of a command are its parameters
     weight_decay: opt.WeightDecay = DEFAULTS.weight_decay,
     smoothing: opt.Smoothing = DEFAULTS.smoothing,
     clip_norm: opt.ClipNorm = DEFAULTS.clip_norm,
+    flip: opt.Flip = None,
+    crop: opt.Crop = None,
     cutout: opt.Cutout = DEFAULTS.cutout,
     mixup: Mixup = None,
     train_precision: opt.TrainPrecision = DEFAULTS.train_precision,

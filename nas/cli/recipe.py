@@ -19,7 +19,9 @@ _WORDS = {str: "a text", int: "a whole number", float: "a number", bool: "true o
 # as the options of the commands have it
 _LEAST = {
     **dict.fromkeys(("steps", "grow_epochs", "round_to", "batch", "batch_size", "threads"), 1),
-    **dict.fromkeys(("finetune_epochs", "smoothing", "mixup", "seed", "max_drop", "sparsity", "min_speedup"), 0),
+    **dict.fromkeys(
+        ("finetune_epochs", "smoothing", "crop", "cutout", "mixup", "seed", "max_drop", "sparsity", "min_speedup"), 0
+    ),
     "images": 4,
 }
 _STAGES = {

@@ -15,9 +15,11 @@ from nas.cli.errors import Interrupted
 from nas.cli.layers import write_layers
 from nas.cli.progress import log
 from nas.cost.measure import BUSY
+from nas.data.augment import Augmentation
 from nas.data.dataset import Dataset
 from nas.data.load import DataConfig, load
 from nas.errors import InvalidSetting, VerificationFailed
+from nas.report.augmentation import augmentation_words
 from nas.report.contents import VERIFY, network
 from nas.report.write import write_report
 from nas.rundir import RunDir
@@ -76,6 +78,12 @@ def failures(verdict: Mapping[str, Any]) -> list[str]:
     """What of the content of a verify.json failed, in words."""
     rows = [(row["name"], row) for row in verdict["checks"]] + [(row["text"], row) for row in verdict["budgets"]]
     return [f"{name} ({row['detail']})" for name, row in rows if not row["ok"]]
+
+
+def augmentation_line(data: Dataset, augmentation: Augmentation, asked: bool | None) -> str:
+    """How training images are varied; `asked` is what the user said of mirroring, which only the user can know of own data."""
+    remedy = "; --flip if a mirrored image keeps its class" if data.flip is None and asked is None else ""
+    return f"training images: {augmentation_words(vars(augmentation))}{remedy}"
 
 
 def data_of(config: Mapping[str, Any]) -> Dataset:

@@ -25,6 +25,8 @@ def search(  # noqa: PLR0913 - the options of a command are its parameters
     weight_decay: opt.WeightDecay = DEFAULTS.weight_decay,
     smoothing: opt.Smoothing = DEFAULTS.smoothing,
     clip_norm: opt.ClipNorm = DEFAULTS.clip_norm,
+    flip: opt.Flip = None,
+    crop: opt.Crop = None,
     cutout: opt.Cutout = DEFAULTS.cutout,
     mixup: opt.Mixup = DEFAULTS.mixup,
     train_precision: opt.TrainPrecision = DEFAULTS.train_precision,
@@ -54,7 +56,7 @@ def search(  # noqa: PLR0913 - the options of a command are its parameters
     \b
     Examples:
       nas search --budget 3MFLOPs
-      nas search --budget 20MFLOPs --budget 500kparams --data npz:cifar10.npz --finetune-epochs 10
+      nas search --budget 20MFLOPs --budget 500kparams --data npz:cifar10.npz --flip --finetune-epochs 10
       nas search --budget 0.5ms --data npz:cifar10.npz --space resnet
       nas search --budget 15ms@pixel3 --space fbnet --data imagefolder:photos --resolution 224
       nas search --budget 3MFLOPs --searcher optuna-tpe --supernet runs/search-1

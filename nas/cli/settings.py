@@ -16,7 +16,10 @@ from nas.rundir import RUNS, RunDir, latest
 
 # what a search takes from the run whose supernet it searches
 FROM_SUPERNET = tuple(
-    "data data_dir resolution space set epochs batch_size optimizer lr weight_decay smoothing clip_norm cutout mixup".split()
+    (
+        "data data_dir resolution space set epochs batch_size optimizer lr weight_decay smoothing clip_norm "
+        "flip crop cutout mixup"
+    ).split()
 )
 # a run may go on on another machine
 OF_THE_MACHINE = ("device", "threads")
@@ -39,6 +42,8 @@ class Settings:
     weight_decay: float = 1e-4
     smoothing: float = 0.1
     clip_norm: float = 5.0
+    flip: bool | None = None
+    crop: int | None = None
     cutout: int = 0
     mixup: float = 0.0
     train_precision: str = "auto"
@@ -78,11 +83,11 @@ def read(ctx: typer.Context, command: str, kind: type[S]) -> tuple[S, Path | Non
         run = RunDir.read(_resumed(ctx, command))
         if run.config.get("command") != command:
             raise InvalidSetting(f"{run.path} is a run of `nas {run.config.get('command')}`, not of `nas {command}`")
-        stored = run.config["options"] | {n: explicit[n] for n in OF_THE_MACHINE if n in explicit}
+        stored = stored_options(run) | {n: explicit[n] for n in OF_THE_MACHINE if n in explicit}
         _refuse_others(stored, explicit, f"{run.path} was started with")
         return kind(**{n: _plain(v) for n, v in stored.items()}), run.path
     if values.get("supernet"):
-        options = RunDir.read(Path(values["supernet"])).config["options"]
+        options = stored_options(RunDir.read(Path(values["supernet"])))
         if options["supernet"]:
             raise InvalidSetting(
                 f"{values['supernet']} searched the supernet of another run; use --supernet {options['supernet']}"
@@ -96,8 +101,16 @@ def read(ctx: typer.Context, command: str, kind: type[S]) -> tuple[S, Path | Non
 
 def of_run(run: RunDir, kind: Callable[..., S], device: str | None = None) -> S:
     """The settings that a run was started with, on its device or on another one."""
-    stored = run.config["options"] | ({"device": device} if device else {})
+    stored = stored_options(run) | ({"device": device} if device else {})
     return kind(**{name: _plain(value) for name, value in stored.items()})
+
+
+def stored_options(run: RunDir) -> dict[str, Any]:
+    """The options that a run was started with. Those of before there were --flip and --crop say what it did then."""
+    config = run.config
+    done = config.get("augmentation", {})
+    earlier = {"flip": done.get("flip"), "crop": done.get("crop_padding")} if done else {}
+    return {**earlier, **config["options"]}
 
 
 def command_line() -> str:
@@ -121,9 +134,9 @@ def _resumed(ctx: typer.Context, command: str) -> Path:
 def _refuse_others(stored: dict[str, Any], explicit: dict[str, Any], why: str) -> None:
     """Raise InvalidSetting if what was given explicitly disagrees with the stored settings."""
     for name, value in explicit.items():
-        if _plain(stored[name]) != value:
+        if _plain(stored.get(name)) != value:
             option = f"--{name.replace('_', '-')}"
-            raise InvalidSetting(f"{option} is {value!r}, but {why} {stored[name]!r}; drop it or choose another --out")
+            raise InvalidSetting(f"{option} is {value!r}, but {why} {stored.get(name)!r}; drop it or choose another --out")
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401

@@ -16,6 +16,8 @@ class TrainingSettings:
     weight_decay: float = 1e-4
     smoothing: float = 0.0
     clip_norm: float = 5.0
+    flip: bool | None = None
+    crop: int | None = None
     cutout: int = 0
     mixup: float | None = None
     train_precision: str = "auto"

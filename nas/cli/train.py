@@ -25,6 +25,8 @@ def train(  # noqa: PLR0913 - the options of a command are its parameters
     weight_decay: opt.WeightDecay = DEFAULTS.weight_decay,
     smoothing: opt.Smoothing = DEFAULTS.smoothing,
     clip_norm: opt.ClipNorm = DEFAULTS.clip_norm,
+    flip: opt.Flip = None,
+    crop: opt.Crop = None,
     cutout: opt.Cutout = DEFAULTS.cutout,
     mixup: opt.Mixup = DEFAULTS.mixup,
     train_precision: opt.TrainPrecision = DEFAULTS.train_precision,

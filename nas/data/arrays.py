@@ -38,11 +38,11 @@ class Header(NamedTuple):
 
 @dataclass(frozen=True)
 class ArraySource:
-    """Where arrays come from: `name` is used in messages, `read` gives either part, `flip` is the data set's own default."""
+    """Where arrays come from: `name` is used in messages, `read` gives either part, `flip` is that of the Dataset."""
 
     name: str
     read: Callable[[Part], Arrays]
-    flip: bool
+    flip: bool | None
 
 
 def build(source: ArraySource, config: DataConfig) -> Dataset:
@@ -65,7 +65,7 @@ def build(source: ArraySource, config: DataConfig) -> Dataset:
         resolution=side,
         mean=mean,
         std=std,
-        flip=source.flip if config.flip is None else config.flip,
+        flip=source.flip,
         fingerprint=_fingerprint(split),
     )
 

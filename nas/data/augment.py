@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -31,15 +32,41 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         for name in ("crop_padding", "cutout", "mixup"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise InvalidSetting(f"{name} is {getattr(self, name)}; choose 0 to turn it off, or more")
         if self.mixup and not self.classes:
             raise InvalidSetting(f"mixup is {self.mixup}, but the number of classes is not set; set classes")
 
 
 def default_augmentation(dataset: Dataset) -> Augmentation:
-    """Shift by an eighth of the side (1 pixel for digits, 4 for CIFAR), and mirror where that keeps the class."""
-    return Augmentation(max(1, dataset.resolution // 8), dataset.flip, classes=dataset.classes)
+    """Shift by an eighth of the side (1 pixel for digits, 4 for CIFAR), and mirror where that is known to keep the class."""
+    return Augmentation(max(1, dataset.resolution // 8), bool(dataset.flip), classes=dataset.classes)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a user says of the augmentation; None means that of the data set."""
+
+    crop: int | None = None
+    flip: bool | None = None
+    cutout: int = 0
+    mixup: float = 0.0
+
+
+def augmentation_for(dataset: Dataset, wanted: Wanted) -> Augmentation:
+    """The augmentation of a data set with what the user wants. Raises InvalidSetting for what would hide the images."""
+    own, side = default_augmentation(dataset), dataset.resolution
+    if wanted.crop is not None and wanted.crop >= side:
+        raise InvalidSetting(f"--crop {wanted.crop} shifts images of {side} pixels out of view; choose at most {side - 1}")
+    if wanted.cutout > side:
+        raise InvalidSetting(f"--cutout {wanted.cutout} hides images of {side} pixels; choose at most {side}")
+    return replace(
+        own,
+        crop_padding=own.crop_padding if wanted.crop is None else wanted.crop,
+        flip=own.flip if wanted.flip is None else wanted.flip,
+        cutout=wanted.cutout,
+        mixup=wanted.mixup,
+    )
 
 
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float], device: torch.device | str) -> Tensor:

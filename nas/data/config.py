@@ -14,8 +14,7 @@ class DataConfig:
 
     `name` is a key of `nas.data.load.SOURCES`, with the file or folder in place of FILE and DIR. `data_dir` holds downloads
     (None: ~/.cache/netcarver). `resolution` is the side of the images (None: as stored; 224 for folders). `val_fraction` of
-    each training class, drawn with `split_seed`, becomes the validation split. `workers` decode image folders. `flip` overrides
-    whether mirrored images keep their class.
+    each training class, drawn with `split_seed`, becomes the validation split. `workers` decode image folders.
     """
 
     name: str
@@ -24,7 +23,6 @@ class DataConfig:
     val_fraction: float = 0.1
     split_seed: int = 0
     workers: int = 2
-    flip: bool | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.val_fraction < 1:

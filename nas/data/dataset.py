@@ -90,8 +90,9 @@ class Subset:
 class Dataset:
     """A classification data set of square images, with what is needed to normalize and augment them.
 
-    `mean` and `std` are per channel, for pixels scaled to 0..1. `flip` tells whether a mirrored image keeps its class.
-    `fingerprint` identifies the training data. Test data are read from disk only when `load_test` is called.
+    `mean` and `std` are per channel, for pixels scaled to 0..1. `flip` tells whether a mirrored image keeps its class,
+    None where that is not known. `fingerprint` identifies the training data. Test data are read from disk only when
+    `load_test` is called.
     """
 
     name: str
@@ -103,7 +104,7 @@ class Dataset:
     resolution: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    flip: bool
+    flip: bool | None
     fingerprint: str
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -43,7 +44,7 @@ class FolderSplit:
         loader = DataLoader(
             _DecodedBatches(self.paths, self.resolution, [batch.tolist() for batch in index_batches]),
             batch_size=None,  # an item is a batch already
-            num_workers=self.workers if len(index_batches) > 1 else 0,
+            num_workers=min(self.workers, _processors()) if len(index_batches) > 1 else 0,
             generator=torch.Generator(),  # of its own, or it would draw from the global one
         )
         for batch, images in zip(index_batches, loader, strict=True):
@@ -54,6 +55,11 @@ class FolderSplit:
     def to(self, device: torch.device | str) -> FolderSplit:
         """The split itself: files are decoded on the CPU."""
         return self
+
+
+def _processors() -> int:
+    """The processors that this process may use: more workers would wait for each other, of which torch warns."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _DecodedBatches(TorchDataset):
@@ -110,7 +116,7 @@ def load_imagefolder(config: DataConfig) -> Dataset:
         resolution=resolution,
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
-        flip=True if config.flip is None else config.flip,
+        flip=None,
         fingerprint=_fingerprint(root / "train", split.paths),
     )
 

@@ -42,7 +42,7 @@ def load_npz(config: DataConfig) -> Dataset:
     for part in ("train", "test"):
         check_headers(str(path), part, headers[f"{part}_images"], headers[f"{part}_labels"])
     check_same_kind(str(path), image_shape(headers["train_images"]), image_shape(headers["test_images"]))
-    data = build(ArraySource(str(path), partial(_read, path), flip=True), config)
+    data = build(ArraySource(str(path), partial(_read, path), flip=None), config)
     check_test_labels(str(path), _array(path, "test_labels"), data.classes)
     return data
 

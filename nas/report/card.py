@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nas.report.augmentation import augmentation_words
 from nas.report.contents import Network, metric_names
 from nas.report.contents import network as network_of
 from nas.report.markdown import line, section, table, text, verdict
@@ -169,6 +170,7 @@ def _made(summary: Json, config: Json) -> str:
     data, device, space = (config.get(name, {}) for name in ("data", "device", "space"))
     known = {
         "data": data.get("name"),
+        "training images": augmentation_words(config.get("augmentation", {})),
         "data fingerprint": data.get("fingerprint"),
         "search space": " version ".join(str(space[n]) for n in ("name", "version") if n in space),
         "seed": config.get("seed"),

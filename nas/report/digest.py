@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nas.report.augmentation import augmentation_words
 from nas.report.contents import METRICS, Contents, metric_names
 from nas.report.explorer import extract_command
 from nas.report.latency import by_attempt
@@ -70,6 +71,7 @@ def _made(contents: Contents) -> str:
     config, data = contents.config, contents.config.get("data", {})
     known = {
         "data": data.get("name"),
+        "training images": augmentation_words(config.get("augmentation", {})),
         "data fingerprint": data.get("fingerprint"),
         "seed": config.get("seed"),
         "device": config.get("device", {}).get("name"),

@@ -84,7 +84,7 @@ class PruneJob:
 
     @property
     def augmentation(self) -> Augmentation:
-        """The data's own augmentation with what the user added. Needs data."""
+        """The data's own augmentation with what the user wants. Needs data."""
         return augmentation_of(self)
 
 
@@ -133,7 +133,12 @@ def calibration_of(job: PruneJob) -> Calibration:
 
 def prune_configuration(job: PruneJob) -> dict[str, Any]:
     """The content of config.json."""
-    return configuration(job, "prune", job.objectives, job.training if job.data is not None else None)
+    return configuration(job, "prune", job.objectives, job.training if trains(job) else None)
+
+
+def trains(job: PruneJob) -> bool:
+    """Whether anything is trained: the cut network, or one that grows."""
+    return job.data is not None and (job.epochs > 0 or job.settings.method == "grow")
 
 
 def aims_of(settings: PruneSettings) -> tuple[Aim, ...]:

@@ -82,7 +82,7 @@ class QuantizeJob:
 
     @property
     def augmentation(self) -> Augmentation:
-        """The data's own augmentation with what the user added. Needs data."""
+        """The data's own augmentation with what the user wants. Needs data."""
         return augmentation_of(self)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+from nas.report.augmentation import augmentation_words
 from nas.report.contents import Contents
 from nas.report.parts import Cell, Section, code, command, facts, folded
 from nas.report.words import duration, how_busy
@@ -28,6 +29,7 @@ def known_facts(contents: Contents) -> dict[str, Cell]:
     return {
         "seed": escape(str(config.get("seed", ""))),
         "data": escape(_sentence(data.get("name"), _sizes(data), _images(data))),
+        "training images": escape(augmentation_words(config.get("augmentation", {}))),
         "data fingerprint": code(data["fingerprint"]) if "fingerprint" in data else "",
         "classes": escape(", ".join(map(str, data.get("class_names") or ()))),
         "space": escape(_sentence(space.get("name"), f"version {space['version']}" if "version" in space else "")),
