@@ -1,5 +1,17 @@
-from collections import OrderedDict
+import argparse
+import os
+import pickle
+import re
+import subprocess
+import sys
+import zipfile
+from collections import Counter, OrderedDict, defaultdict, deque
+from datetime import datetime
+from enum import Enum
+from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from networks import randomize_norms
@@ -11,7 +23,10 @@ from nas.errors import InvalidSetting
 
 
 def net(width=4, classes=3, seed=0):
-    module = nn.Sequential(OrderedDict(conv=nn.Conv2d(3, width, 3), norm=nn.BatchNorm2d(width), head=nn.Linear(width, classes)))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        layers = OrderedDict(conv=nn.Conv2d(3, width, 3), norm=nn.BatchNorm2d(width), head=nn.Linear(width, classes))
+    module = nn.Sequential(layers)
     return randomize_norms(module, seed)
 
 
@@ -30,10 +45,12 @@ STORED = {
 
 
 def assert_loaded(path, source):
+    """Load a file into a network with other weights; what is told, in one text."""
     module = net(seed=1)
-    load_into(module, path)
+    told = load_into(module, path)
     for name, tensor in source.state_dict().items():
         assert torch.equal(module.state_dict()[name], tensor)
+    return " ".join(told)
 
 
 def refusal(path, module=None):
@@ -52,6 +69,162 @@ def test_state_dicts_as_training_scripts_store_them(stored, tmp_path):
     source = net()
     torch.save(STORED[stored](source.state_dict()), tmp_path / "w.pth")
     assert_loaded(tmp_path / "w.pth", source)
+
+
+class Kind(Enum):
+    SMALL = 1
+
+
+class Settings(dict):
+    """As configuration libraries have it: a mapping with attributes."""
+
+    def __init__(self, **values):
+        super().__init__(values)
+        self.frozen = True
+
+
+class Slotted:
+    __slots__ = ("lr",)
+
+    def __init__(self):
+        self.lr = 0.1
+
+
+HARMLESS = {
+    "namespace": argparse.Namespace(lr=0.1, out=Path("runs"), betas=(0.9, 0.99)),
+    "numpy": {
+        "best": np.float64(0.9),
+        "flag": np.bool_(True),
+        "curve": np.arange(3.0),
+        "empty": np.zeros(0),
+        "type": np.dtype("f4"),
+    },
+    "containers": {"a": defaultdict(list, x=[1]), "b": deque([1, 2]), "c": Counter("ab"), "d": {1, 2}, "e": frozenset([1])},
+    "paths": [Path("a/b"), PurePosixPath("/c")],
+    "others": [datetime(2024, 1, 2), Kind.SMALL, slice(1, 2), range(3), 1j, b"", SimpleNamespace(a=1)],
+    "own classes": [Slotted(), SimpleNamespace(inner=Slotted())],
+    "a mapping": Settings(lr=0.1, nested=Settings(a=np.float32(1))),
+}
+
+
+@pytest.mark.parametrize("kind", HARMLESS)
+def test_objects_beside_the_weights_are_neither_imported_nor_in_the_way(kind, tmp_path):
+    source = net()
+    for zipped in (True, False):
+        torch.save(
+            {"args": HARMLESS[kind], "model": source.state_dict()}, tmp_path / "w", _use_new_zipfile_serialization=zipped
+        )
+        assert "took 'model'" in assert_loaded(tmp_path / "w", source)
+
+
+def test_no_class_of_a_file_is_imported(tmp_path, monkeypatch):
+    (tmp_path / "strange_training.py").write_text("class Config:\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import strange_training
+
+    torch.save({"cfg": strange_training.Config(), "model": net().state_dict()}, tmp_path / "w.pt")
+    (tmp_path / "strange_training.py").write_text("raise SystemExit('imported')\n")
+    monkeypatch.delitem(sys.modules, "strange_training")
+    declared = set(torch.serialization.get_safe_globals())
+    assert_loaded(tmp_path / "w.pt", net())
+    assert set(torch.serialization.get_safe_globals()) == declared
+
+
+@pytest.mark.parametrize(("function", "args"), [(eval, ("1/0",)), (os.system, ("exit 3",)), (subprocess.Popen, ("x",))])
+def test_what_runs_code_is_refused_by_name(function, args, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return function, args
+
+    torch.save({"model": net().state_dict(), "args": Evil()}, tmp_path / "w.pt")
+    message = refusal(tmp_path / "w.pt")
+    assert re.search(rf"name \w+\.{function.__name__}, which runs code", message)
+    assert "weights_only" not in message
+
+
+@pytest.mark.parametrize("key", ["model_state_dict", "net", "ema", "params", "state_dict_ema", "my_network", "ema.module"])
+def test_wrappers_are_told(key, tmp_path):
+    content = net().state_dict()
+    for part in reversed(key.split(".")):
+        content = {part: content, "epoch": 3, "decay": torch.tensor(0.9)}
+    torch.save(content, tmp_path / "w.pt")
+    assert f"took {key!r}" in assert_loaded(tmp_path / "w.pt", net())
+
+
+def test_the_average_is_taken_first_and_the_other_one_by_its_key(tmp_path):
+    averaged, last = net(seed=2), net(seed=3)
+    torch.save({"state_dict": last.state_dict(), "state_dict_ema": averaged.state_dict()}, tmp_path / "w.pt")
+    told = assert_loaded(tmp_path / "w.pt", averaged)
+    assert "took 'state_dict_ema'; there is also 'state_dict', to be had with --weights" in told
+    assert_loaded(tmp_path / "w.pt:state_dict", last)
+    assert "has no state dict 'model'; it has state_dict_ema, state_dict" in refusal_of(tmp_path / "w.pt:model")
+
+
+def refusal_of(path):
+    with pytest.raises(InvalidSetting) as caught:
+        load_into(net(), path)
+    return str(caught.value)
+
+
+def test_the_state_dict_that_fits_is_taken(tmp_path):
+    torch.save({"generator": net(width=7).state_dict(), "critic": net().state_dict()}, tmp_path / "w.pt")
+    assert "took 'critic'" in assert_loaded(tmp_path / "w.pt", net())
+
+
+def test_an_optimizer_with_named_state_is_no_network(tmp_path):
+    source = net()
+    optimizer = {"state": {name: {"exp_avg": t} for name, t in source.state_dict().items()}, "param_groups": [{"lr": 0.1}]}
+    torch.save({"optimizer": optimizer, "rng_state": torch.get_rng_state(), "model": source.state_dict()}, tmp_path / "w.pt")
+    assert_loaded(tmp_path / "w.pt", source)
+
+
+@pytest.mark.parametrize("prefix", ["model.", "net.", "_orig_mod.module.", "module._orig_mod.", "model._orig_mod.", "a.b.c."])
+def test_prefixes_in_any_order(prefix, tmp_path):
+    torch.save(prefixed(net().state_dict(), prefix), tmp_path / "w.pt")
+    told = assert_loaded(tmp_path / "w.pt", net())
+    assert ("names without" in told) == (prefix[0] != "_" and prefix[:7] != "module.")
+
+
+def test_a_prefix_that_only_the_network_has(tmp_path):
+    torch.save(net().state_dict(), tmp_path / "w.pt")
+    wrapped = nn.ModuleDict({"model": net(seed=1)})
+    assert "names with 'model.'" in " ".join(load_into(wrapped, tmp_path / "w.pt"))
+    assert torch.equal(wrapped["model"].conv.weight, net().conv.weight)
+
+
+def test_what_belongs_to_the_training_alone_is_left_out_by_name(tmp_path):
+    state = net().state_dict()
+    extras = {"aux1.conv.weight": torch.ones(2), "AuxLogits.fc.bias": torch.ones(2), "conv.total_ops": torch.zeros(1)}
+    torch.save({**state, **extras}, tmp_path / "w.pt")
+    assert "left out aux1.conv.weight, AuxLogits.fc.bias, conv.total_ops" in assert_loaded(tmp_path / "w.pt", net())
+    torch.save({**prefixed(state, "module."), "n_averaged": torch.tensor(3)}, tmp_path / "w.pt")
+    assert "left out n_averaged" in assert_loaded(tmp_path / "w.pt", net())
+    torch.save({**prefixed(state, "model."), "criterion.weight": torch.ones(3), "epoch": 3}, tmp_path / "w.pt")
+    assert "left out epoch (int), criterion.weight" in assert_loaded(tmp_path / "w.pt", net())
+
+
+def test_a_part_that_is_unknown_is_no_auxiliary(tmp_path):
+    torch.save({**net().state_dict(), "neck.weight": torch.ones(2)}, tmp_path / "w.pt")
+    assert "neck.weight (2,) is unknown to the network" in refusal(tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ">f4"])
+def test_weights_as_numpy_arrays(dtype, tmp_path):
+    source = net()
+    arrays = {n: as_stored(t.numpy(), dtype) for n, t in state_of(source)}
+    torch.save({"model": arrays}, tmp_path / "w.pt")
+    module = net(seed=1)
+    load_into(module, tmp_path / "w.pt")
+    for name, tensor in state_of(source):
+        assert torch.equal(module.state_dict()[name], torch.from_numpy(arrays[name].astype(tensor.numpy().dtype)))
+
+
+def as_stored(array, dtype):
+    return array.astype(dtype if array.dtype.kind == "f" else array.dtype, order="F")
+
+
+def state_of(module):
+    return list(module.state_dict().items())
 
 
 @pytest.mark.parametrize("stored", ["alone", "compiled", "without counters"])
@@ -108,10 +281,45 @@ def test_a_file_that_is_not_there_or_is_a_folder(tmp_path):
     assert "Is a directory" in refusal(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"PK", b"not weights at all", b"\x80\x02broken pickle", bytes(100)])
+@pytest.mark.parametrize("content", [b"PK", b"not weights at all", b"\x80\x02broken pickle", bytes(100)])
 def test_other_files(content, tmp_path):
     (tmp_path / "w.pt").write_bytes(content)
-    assert "is neither a safetensors file nor a state dict" in refusal(tmp_path / "w.pt")
+    message = refusal(tmp_path / "w.pt")
+    assert "is neither a safetensors file nor a state dict" in message and "weights_only" not in message
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"", "an empty file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 12\n", "a Git LFS pointer"),
+        (b"\n<!DOCTYPE html>\n<html><title>Sign in</title>", "a web page (HTML)"),
+        (b"<HTML><BODY>404</BODY></HTML>", "a web page (HTML)"),
+        (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "XML"),
+        (b'{"error": "not found"}', "JSON text"),
+        (b'{\n  "weight_map": {}}', "JSON text"),
+        (b"\x1f\x8b\x08\x00aaaaaaaa", "a compressed file"),
+        (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+    ],
+)
+def test_files_of_other_kinds_are_called_by_their_kind(content, kind, tmp_path):
+    (tmp_path / "w.pth").write_bytes(content)
+    message = refusal(tmp_path / "w.pth")
+    assert f"is {kind}" in message and "holds no weights" in message
+
+
+def test_archives_of_other_kinds(tmp_path):
+    with zipfile.ZipFile(tmp_path / "script.pt", "w") as archive:
+        for name in ("data.pkl", "constants.pkl", "code/__torch__.py"):
+            archive.writestr(f"script/{name}", b"1")
+    assert "is a TorchScript program" in refusal(tmp_path / "script.pt")
+    torch.export.save(torch.export.export(nn.Linear(2, 2), (torch.ones(1, 2),)), tmp_path / "m.pt2")
+    assert "is an archive without a state dict" in refusal(tmp_path / "m.pt2")
+    with zipfile.ZipFile(tmp_path / "many.zip", "w") as archive:
+        archive.writestr("resnet.pth", b"1")
+    assert "it holds resnet.pth" in refusal(tmp_path / "many.zip")
+    (tmp_path / "plain.pkl").write_bytes(pickle.dumps({"model": {"a": np.ones(2)}}))
+    assert "weights_only" not in refusal(tmp_path / "plain.pkl")
 
 
 @pytest.mark.parametrize("save", [torch.save, weights.save])
@@ -125,12 +333,23 @@ def test_torn_files(save, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"epoch": 3, "net": {}}, "'epoch' is int and no tensor; give a state dict, alone or under 'state_dict' or 'model'"),
-        ({1: torch.ones(1)}, "1 is Tensor"),
+        ({"epoch": 3, "net": {}}, "hold dict with 'epoch' (int), 'net' (dict) and no tensors by name; give a state dict"),
+        ({1: torch.ones(1)}, "hold dict with 1 (Tensor) and no tensors by name"),
         ([torch.ones(1)], "hold list and no tensors by name"),
-        ({"model": {}}, "hold dict and no tensors by name"),
+        ({"model": {}}, "hold dict with 'model' (dict) and no tensors by name"),
+        ({"model": net(), "epoch": 1}, "hold the Python object torch.nn.modules.container.Sequential"),
     ],
 )
 def test_other_contents(content, message, tmp_path):
     torch.save(content, tmp_path / "w.pt")
     assert message in refusal(tmp_path / "w.pt")
+
+
+def test_remedies_fit_what_is_wrong(tmp_path):
+    torch.save(net(classes=5).state_dict(), tmp_path / "w.pt")
+    assert "with as many classes" in refusal(tmp_path / "w.pt")
+    torch.save({"encoder": {"stem": torch.ones(2), "out": torch.ones(3)}}, tmp_path / "w.pt")
+    message = refusal(tmp_path / "w.pt")
+    assert (
+        "classes" not in message and "no name is in both: the network's are like conv.weight, the file's like stem" in message
+    )

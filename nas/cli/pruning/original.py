@@ -18,6 +18,7 @@ from compress.prune.pipeline import example_of
 from compress.prune.saved import read_history, read_source
 from compress.prune.sources import load_into
 from compress.quantize.saved import QUANTIZATION
+from nas.cli.progress import log
 from nas.cli.shared_settings import ExistingSettings
 from nas.cli.sources import (
     BEST,
@@ -90,7 +91,9 @@ def read_original(settings: ExistingSettings, data: Dataset | None) -> Original:
     module = build(source)
     mean, std = _statistics(text, module)
     if weights:
-        load_into(module, Path(weights), f" ({data.name} has {classes} classes)" if data is not None and classes else "")
+        about = f" ({data.name} has {classes} classes)" if data is not None and classes else ""
+        for line in load_into(module, Path(weights), about):
+            log(line)
     original = Original(text, prepare(module).eval(), shape, source, mean, std, bool(weights))
     _check(original, data)
     if not weights and data is None:
