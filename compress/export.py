@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from nas import weights
-from nas.errors import CorruptRun, MissingPackage, VerificationFailed
+from nas.errors import CorruptRun, MissingPackage, NasError, VerificationFailed
 from nas.files import sync_folder
+from nas.runtimes import pt2
 from nas.runtimes.ort import runner
 from nas.runtimes.runtime import Setting
 from nas.torch_seeding import generator
@@ -177,8 +178,8 @@ def write_pt2(module: nn.Module, example: Tensor, path: Path) -> None:
 
 
 def load_pt2(path: Path) -> Callable[[Tensor], Tensor]:
-    """Open a `torch.export` archive on the CPU."""
-    return torch.export.load(path).module()
+    """Open a `torch.export` archive on the CPU. Raises UnsafeFile for what could execute code."""
+    return pt2.load(path).module()
 
 
 Formats = Mapping[str, ExportFormat]
@@ -248,6 +249,8 @@ def _blamed_on(step: str) -> Iterator[None]:
         yield
     except (VerificationFailed, MissingPackage):
         raise
+    except NasError as error:
+        raise VerificationFailed(f"{step} failed: {error}") from error
     except Exception as error:
         raise VerificationFailed(f"{step} failed: {_cause(error)}") from error
 

@@ -55,3 +55,7 @@ class VerificationFailed(NasError):
     """The delivered network does not hold what was promised of it."""
 
     exit_status = 4
+
+
+class UnsafeFile(VerificationFailed):
+    """A file holds what could execute code when it is opened; it was not opened."""

@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from nas.plan import Plan
+from nas.runtimes import pt2
 from nas.runtimes.plan_module import PlanModule
 from nas.runtimes.runtime import Kernel, Setting, check_file, random_images
 
@@ -54,7 +55,7 @@ def of_plan(plan: Plan, setting: Setting) -> tuple[fx.GraphModule, Tensor]:
 
 def of_file(path: Path, example: Tensor, setting: Setting) -> tuple[fx.GraphModule, Tensor]:
     """The operators of a torch.export file, and the images, on the device of `setting`."""
-    return _recorded(torch.export.load(path).module(), example, setting)
+    return _recorded(pt2.load(path).module(), example, setting)
 
 
 def kernel(run: Callable[[Tensor], Tensor], images: Tensor, setting: Setting) -> Kernel:
