@@ -31,6 +31,10 @@ class MissingPackage(NasError):
     """An optional third-party package is needed and not installed."""
 
 
+class UntrustedCode(NasError):
+    """The files of a run name code that the user has neither named nor run before."""
+
+
 class CorruptRun(NasError):
     """A file of a run directory does not hold what was written to it."""
 

@@ -6,10 +6,12 @@ is as it was or as it was meant to be; only the last line of a log can be torn, 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import re
+import stat
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,6 +41,15 @@ def _refuse_constant(text: str) -> NoReturn:
 
 
 # -- whole files
+
+
+def read_regular(path: Path) -> bytes:
+    """The content of a file. Raises OSError; of what is no regular file, such as a pipe, which would wait for ever, too."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "is no regular file", str(path))
+        return file.read()
 
 
 def replace(path: Path, data: bytes, *, durable: bool = True) -> None:

@@ -16,6 +16,14 @@ def own_tables(monkeypatch, tmp_path_factory):
 
 
 @pytest.fixture(scope="session", autouse=True)
+def own_state(tmp_path_factory):
+    """Nor is the code that they trust."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state"))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def operators_read_once():
     """torch's ONNX exporter reads the sources of its 500 operators for every file, most of the time that a small one takes."""
     try:

@@ -20,6 +20,7 @@ def compress(  # noqa: PLR0913 - the options of a command are its parameters
     recipe: Recipe = None,
     out: opt.Out = None,
     resume: opt.Resume = False,
+    trust_code: opt.TrustCode = None,
     json: opt.Json = False,
 ) -> None:
     """Chain passes on a network: prune, fine-tune, quantize, export. Each is measured; the chain stops where a bound breaks.

@@ -30,6 +30,7 @@ from nas.cli.recipe import FINE_TUNE, ExportSettings, Recipe, Step, read_recipe
 from nas.cli.running import concluded, working
 from nas.cli.settings import command_line
 from nas.cli.sources import build, shape_of
+from nas.cli.trust import naming
 from nas.errors import InvalidSetting, NasError, VerificationFailed
 from nas.latency.bench import bench_at
 from nas.latency.machine import device_name
@@ -65,7 +66,8 @@ def run_compress(asked: Asked) -> None:
     began = time.monotonic()
     resumed = (asked.out or latest("compress")) if asked.resume else None
     recipe = _stored_recipe(resumed, asked) if asked.resume else _asked_recipe(asked)
-    with working(_configuration(recipe), resumed, asked.out) as run:
+    named = [] if asked.recipe is None else [recipe.network]  # a recipe that the user names is what the user says
+    with naming(named), working(_configuration(recipe), resumed, asked.out) as run:
         for number, step in enumerate(recipe.steps, 1):
             _pass(run, recipe, number, step)
         summary = _summary(run)

@@ -35,6 +35,7 @@ def cost(  # noqa: PLR0913 - the options of a command are its parameters
         bool | None,
         typer.Option("--by-layer/--no-by-layer", help="List the layers.", show_default="yes, but not with --compare"),
     ] = None,
+    trust_code: opt.TrustCode = None,
     json: opt.Json = False,
 ) -> None:
     """Count what networks cost for one image: multiply-adds, parameters, stored size, memory, and latency by a table.

@@ -7,16 +7,18 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import ParamSpec
 
 import typer
 
+from nas.cli.trust import PREFIX, naming
 from nas.errors import NasError
 
 P = ParamSpec("P")
 INTERRUPTED = 130
+TRUST_CODE = "trust_code"
 
 
 class Interrupted(NasError):
@@ -31,7 +33,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            with _terminated_as_interrupted(), warnings.catch_warnings():
+            with _terminated_as_interrupted(), warnings.catch_warnings(), naming(_texts(kwargs)):
                 warnings.showwarning = _show_warning  # type: ignore[assignment]
                 command(*args, **kwargs)
         except NasError as error:
@@ -42,6 +44,13 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(INTERRUPTED) from None
 
     return run
+
+
+def _texts(options: Mapping[str, object]) -> Iterator[object]:
+    """What was typed; --trust-code has functions without their prefix."""
+    for name, value in options.items():
+        for text in value if isinstance(value, list | tuple) else [value]:
+            yield f"{PREFIX}{text}" if name == TRUST_CODE else text
 
 
 @contextmanager

@@ -22,6 +22,7 @@ def export(  # noqa: PLR0913 - the options of a command are its parameters
     ] = None,
     shape: Shape = None,
     out: Annotated[Path | None, typer.Option(help="File to write.", show_default="NETWORK with the format's suffix")] = None,
+    trust_code: opt.TrustCode = None,
     json: opt.Json = False,
 ) -> None:
     """Export a network, open the file in its runtime, and compare it with the network in memory.

@@ -21,6 +21,7 @@ def extract(  # noqa: PLR0913 - the options of a command are its parameters
     device: Annotated[
         str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", show_default="as the run was started")
     ] = None,
+    trust_code: opt.TrustCode = None,
     json: opt.Json = False,
 ) -> None:
     """Deliver any network that a run evaluated, as it delivered the best one.

@@ -100,6 +100,12 @@ Threads = Annotated[
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything that is random.")]
 Out = Annotated[Path | None, typer.Option(help="Run directory.", show_default="runs/COMMAND-N")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, or with the last one.")]
+TrustCode = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trust-code", metavar="MODULE:FUNCTION", help="Import this function, which the files of a run name. Repeatable."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Config = Annotated[
     Path | None,

@@ -117,6 +117,7 @@ def prune(  # noqa: PLR0913 - the options of a command are its parameters
     seed: opt.Seed = DEFAULTS.seed,
     out: opt.Out = None,
     resume: opt.Resume = False,
+    trust_code: opt.TrustCode = None,
     json: opt.Json = False,
     config: opt.Config = None,
 ) -> None:

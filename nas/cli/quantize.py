@@ -87,6 +87,7 @@ def quantize(  # noqa: PLR0913 - the options of a command are its parameters
     seed: opt.Seed = DEFAULTS.seed,
     out: opt.Out = None,
     resume: opt.Resume = False,
+    trust_code: opt.TrustCode = None,
     json: opt.Json = False,
     config: opt.Config = None,
 ) -> None:

@@ -18,6 +18,7 @@ def report(
         Path | None, typer.Option(help="Page of a comparison.", show_default="comparison.html, in runs/ if there is one")
     ] = None,
     open: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    trust_code: opt.TrustCode = None,
     json: opt.Json = False,
 ) -> None:
     """Write tables, pictures and report.html of a run, or one page that compares several runs.

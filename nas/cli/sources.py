@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import os
 import re
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -23,10 +20,11 @@ from compress.prune.sparse_training import activated
 from nas import files
 from nas.architecture import Architecture, SearchSpace
 from nas.cli.keys import key_of, record_of
+from nas.cli.own_code import module_of_function
 from nas.cli.space import space_of
+from nas.cli.trust import PREFIX, require
 from nas.cost.onnx_plan import onnx_plan
 from nas.cost.trace import Untraceable, trace
-from nas.cost.users_code import place_of
 from nas.errors import InvalidSetting, MissingPackage
 from nas.plan import Plan
 from nas.report.passes import COMPRESS, pass_runs
@@ -99,6 +97,14 @@ def read_network(text: str, shape: Shape | None = None) -> Network:
     return _plan_of_architecture(text, shape)
 
 
+def _named(text: str, classes: int | None) -> nn.Module:
+    """A network by its name; a run or an architecture is read for its architecture alone, which ends."""
+    if text in CIFAR_RESNETS or text.startswith(tuple(MODULES)):
+        return module_of(text, classes)
+    space, arch = architecture_of(text)
+    return space.network(arch)
+
+
 def module_of(text: str, classes: int | None = None) -> nn.Module:
     """The module of a network, with random weights and, where that can be chosen, as many `classes`.
 
@@ -125,11 +131,14 @@ def build(source: Mapping[str, Any]) -> nn.Module:
     if "pruned" in source:
         earlier = source["pruned"]
         return replay(build(earlier), History.from_json(source["history"]), example_of(shape_of(earlier)))
+    name = str(source["network"])
+    if name.startswith(PREFIX):
+        require(name.removeprefix(PREFIX))
     with torch.random.fork_rng():  # constructors draw from the global generator: what they draw is then always the same
         torch.manual_seed(0)
-        module = module_of(source["network"], source["classes"])
-    name = source.get("activation")
-    return activated(module, name, example_of(shape_of(source))) if name else module
+        module = _named(name, source["classes"])
+    activation = source.get("activation")
+    return activated(module, activation, example_of(shape_of(source))) if activation else module
 
 
 def reload(folder: Path) -> nn.Module:
@@ -245,30 +254,10 @@ def _timm(name: str, classes: int | None) -> nn.Module:
     return timm.create_model(name, pretrained=False, **_heads(classes))
 
 
-def _python(name: str, classes: int | None) -> nn.Module:
-    """A function of the user's own code, `package.module:function`, which is called without arguments."""
-    module_name, colon, function = name.partition(":")
-    if not (colon and module_name and function):
-        raise InvalidSetting(f"network 'python:{name}' was not understood; write python:package.module:function")
-    sys.path.insert(0, os.getcwd())  # as `python -m` does
-    try:
-        module = getattr(importlib.import_module(module_name), function)()
-    except Exception as error:  # the user's code can raise anything
-        reason = f"{type(error).__name__}: {error}{place_of(error)}"
-        raise InvalidSetting(
-            f"network 'python:{name}' cannot be made ({reason}); name a function that takes no arguments and gives the module"
-        ) from error
-    finally:
-        sys.path.remove(os.getcwd())
-    if not isinstance(module, nn.Module):
-        raise InvalidSetting(f"network 'python:{name}' is {type(module).__name__}; the function must return an nn.Module")
-    return module
-
-
 MODULES: dict[str, Callable[[str, int | None], nn.Module]] = {
     "torchvision:": _torchvision,
     "timm:": _timm,
-    "python:": _python,
+    PREFIX: module_of_function,
 }
 
 

@@ -17,6 +17,7 @@ def verify(
     score: Annotated[
         bool, typer.Option("--score/--no-score", help="Run the exported file on all test images, which needs the data.")
     ] = True,
+    trust_code: opt.TrustCode = None,
     json: opt.Json = False,
 ) -> None:
     """Check the delivered network of a run again: reload, recount, retime, re-score.

@@ -211,7 +211,8 @@ def _is_plain(node: ast.AST, has_powers: bool) -> bool:
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return re.fullmatch(r"[suz]\d+", node.value) is not None
     if isinstance(node, ast.Constant):
-        return type(node.value) in (bool, int, float) and not (has_powers and abs(node.value) > _LARGEST_POWER)
+        value = node.value
+        return isinstance(value, int | float) and not (has_powers and abs(value) > _LARGEST_POWER)
     return isinstance(node, (*_SYNTAX, *_COMPARED))
 
 

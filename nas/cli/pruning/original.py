@@ -35,6 +35,7 @@ from nas.cli.sources import (
     shape_of,
     tidied,
 )
+from nas.cli.trust import called_with
 from nas.cost.trace import trace
 from nas.data.dataset import Dataset
 from nas.errors import InvalidSetting
@@ -88,7 +89,8 @@ def read_original(settings: ExistingSettings, data: Dataset | None) -> Original:
     classes = data.classes if data is not None and not text.startswith(OWN_CLASSES) else None
     shape = _image_shape(settings, text, data)
     source = {"network": text, "classes": classes, "shape": list(shape)}
-    module = build(source)
+    with called_with(settings.network):
+        module = build(source)
     mean, std = _statistics(text, module)
     if weights:
         about = f" ({data.name} has {classes} classes)" if data is not None and classes else ""
