@@ -26,7 +26,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from compress.export import agreement, load_format, write_format
+from compress.agreement import TOLERANCE, agreement
+from compress.export import load_format, write_format
 from compress.prune.dependencies import analyse, remove
 from compress.prune.evidence import Evidence
 from compress.prune.execution import FAILURES
@@ -36,7 +37,6 @@ from compress.prune.importance import score
 from compress.prune.passes import pruned
 from compress.prune.pipeline import Recipe, Subject, analysed, example_of, lowest
 from compress.prune.saved import load_pruned, save_pruned
-from compress.verify import TOLERANCE
 from nas.budget import Budget, check
 from nas.cost.counting import count
 from nas.cost.trace import Untraceable, trace

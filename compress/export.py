@@ -25,16 +25,14 @@ from nas.files import sync_folder
 from nas.runtimes import pt2
 from nas.runtimes.ort import runner
 from nas.runtimes.runtime import Setting
-from nas.torch_seeding import generator
 
 ARCHITECTURE, WEIGHTS = "architecture.json", "model.safetensors"
 INPUT, OUTPUT = "images", "logits"
 DYNAMIC_BATCH = ({0: torch.export.Dim("batch")},)
 _COLOURS, MOST_WRAPPERS = re.compile(r"\x1b\[[\d;]*m"), 10
+TRACED_IMAGES = 2
+FIXED_SIZE = "Constraints violated"
 ONNX_LIMIT = 2**31 - 1  # bytes of one protocol buffer
-TIE = 1e-3  # images whose two best logits are closer than this, relative to the largest logit, have no stable class
-NUDGE = 1e-6  # of an image: about what runtimes round differently
-MOST_SLACK = 0.5  # a network that needs more answers with noise, of which nothing can be told
 _ASIDE = ".writing-"
 
 
@@ -45,79 +43,6 @@ class ExportFormat:
     suffix: str
     write: Callable[[nn.Module, Tensor, Path], None]
     load: Callable[[Path], Callable[[Tensor], Tensor]]
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How a reloaded network compares to the one in memory on the same images.
-
-    `argmax_agreement` is the fraction of all images with the same class, `decided_agreement` the fraction among those
-    that are not ties; `max_difference` is of the logits, `scale` the largest logit in memory. Logits may differ by `slack`
-    of that; where the two best ones are nearer than that or TIE, the class may change: runtimes order sums differently.
-    """
-
-    argmax_agreement: float
-    max_difference: float
-    images: int
-    decided_agreement: float
-    ties: int
-    scale: float
-    slack: float = TIE
-
-    @property
-    def limit(self) -> float:
-        """What logits may differ by."""
-        return self.slack * self.scale
-
-    @property
-    def ok(self) -> bool:
-        """Whether the reloaded network is the same one, NaN being nothing."""
-        return self.decided_agreement == 1.0 and self.max_difference <= self.limit
-
-
-def agreement(
-    module: nn.Module, loaded: Callable[[Tensor], Tensor], images: Tensor, batch: int = 64, slack: float = TIE
-) -> Agreement:
-    """Run `module` and `loaded` on normalized images (N, C, H, W), N > 0, and compare their logits.
-
-    Raises VerificationFailed if `loaded` fails or gives logits of another shape.
-    """
-    with torch.no_grad():
-        pairs = [(module(x), loaded(x)) for x in images.split(batch)]
-    ours, theirs = (torch.cat(side) for side in zip(*pairs, strict=True))
-    if ours.shape != theirs.shape:
-        raise VerificationFailed(f"the reloaded network gives logits {tuple(theirs.shape)}, expected {tuple(ours.shape)}")
-    scale = ours.abs().max().item()
-    same = ours.argmax(1) == theirs.argmax(1)
-    best = ours.topk(min(2, ours.shape[1]), dim=1).values
-    decided = (best[:, 0] - best[:, -1] >= max(TIE, slack) * scale) | (ours.shape[1] == 1)
-    return Agreement(
-        argmax_agreement=same.float().mean().item(),
-        max_difference=(ours - theirs).abs().max().item(),
-        images=len(images),
-        decided_agreement=same[decided].float().mean().item() if decided.any() else 1.0,
-        ties=int((~decided).sum()),
-        scale=scale,
-        slack=slack,
-    )
-
-
-def slack_of(module: nn.Module, images: Tensor, tolerance: float, batch: int = 64) -> float:
-    """What logits of two runtimes that are both right may differ by, as a share of the largest: at least `tolerance`.
-
-    More, but never more than MOST_SLACK, where a change of the images by NUDGE moves the logits of `module` itself by more
-    than half of that: integers jump where a value falls to the other side of an edge, and untrained weights carry that to
-    the end.
-    """
-    drawn = generator(0, "nudge")
-    moved = largest = 0.0
-    with torch.no_grad():
-        for part in images.split(batch):
-            before = module(part)
-            after = module(part * (1 + NUDGE * torch.randn(part.shape, generator=drawn)))
-            moved = max(moved, (after - before).abs().max().item())
-            largest = max(largest, before.abs().max().item())
-    return max(tolerance, min(MOST_SLACK, 2 * moved / largest)) if largest else tolerance
 
 
 # -- weights
@@ -149,7 +74,7 @@ def write_onnx(module: nn.Module, example: Tensor, path: Path) -> None:
         raise VerificationFailed(f"the weights take {size} bytes; one ONNX file holds less than {ONNX_LIMIT}; use pt2")
     # traced here, because the exporter's own tracing falls back to a constant batch size where ours fails
     program = torch.onnx.export(
-        _trace(module, example),
+        traced(module, example),
         dynamo=True,
         input_names=[INPUT],
         output_names=[OUTPUT],
@@ -170,7 +95,7 @@ def load_onnx(path: Path) -> Callable[[Tensor], Tensor]:
 
 def write_pt2(module: nn.Module, example: Tensor, path: Path) -> None:
     """Write a `torch.export` archive, batch size dynamic."""
-    program = _trace(module, example)
+    program = traced(module, example)
     program.example_inputs = None  # the file needs none, and they would be stored pickled
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)
@@ -205,7 +130,7 @@ def load_format(name: str, path: Path, formats: Formats | None = None) -> Callab
         loaded = (formats or FORMATS)[name].load(path)
 
     def run(images: Tensor) -> Tensor:
-        with _blamed_on(f"running {name} file {str(path)!r}"):
+        with _blamed_on(f"running {name} file {str(path)!r} on a batch of {len(images)}"):
             return loaded(images)
 
     return run
@@ -261,10 +186,20 @@ def _publish(source: Path, target: Path) -> None:
     source.replace(target)
 
 
-def _trace(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
+def traced(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
+    """Trace `module` (eval mode) for any number of images of the shape of `example` (N, C, H, W). Raises what torch raises."""
     # two images, because tracing with one makes the batch size a constant; zeros, because no image ends in the file
-    images = torch.zeros(2, *example.shape[1:], dtype=example.dtype)
-    return torch.export.export(module, (images,), dynamic_shapes=DYNAMIC_BATCH)
+    images = torch.zeros(TRACED_IMAGES, *example.shape[1:], dtype=example.dtype)
+    try:
+        return torch.export.export(module, (images,), dynamic_shapes=DYNAMIC_BATCH)
+    except (RuntimeError, ValueError) as error:
+        if FIXED_SIZE not in str(error):
+            raise
+        # the plain tracer makes a number of len(x), and with it of the batch size; the one that reads bytecode does not
+        try:
+            return torch.export.export(module, (images,), dynamic_shapes=DYNAMIC_BATCH, strict=True)
+        except (RuntimeError, ValueError) as other:
+            raise error from other
 
 
 def _cause(error: BaseException) -> str:

@@ -14,15 +14,11 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from compress.export import FORMATS, NUDGE, TIE, WEIGHTS, Agreement, agreement, load_format, load_weights, slack_of
+from compress.agreement import BATCHES, NUDGE, TIE, TOLERANCE, Agreement, agreement, slack_of
+from compress.export import FORMATS, WEIGHTS, load_format, load_weights
 from nas.budget import Budget, Cost, Metric
 from nas.errors import CorruptRun, VerificationFailed
 
-# largest difference of the logits between two runtimes, relative to the largest logit: a hundred times what float32
-# kernels that fuse batch norms differ by, and far less than what a wrong weight or a wrong layer changes
-TOLERANCE = 1e-3
-# of quantized networks: a value on the edge of two integers may fall to either side, and the layers after it carry that on
-INTEGER_TOLERANCE = 0.1
 # the verdict itself is written into the same folder, and no part of it
 VERDICT = "verify.json"
 # this is measured on the delivered network; what a table predicts of it is no proof
@@ -176,4 +172,4 @@ def _equal(value: float | None, expected: float | None) -> bool:
 
 
 def _images(result: Agreement) -> str:
-    return f"{result.images} images"
+    return f"{result.images} images, in batches of {', '.join(map(str, BATCHES[:-1]))} and {BATCHES[-1]}"

@@ -10,12 +10,11 @@ import torch.nn.functional as F
 from quantize_toy import mini, pictures, ready, rounded_by
 from torch import fx, nn
 
+from compress.agreement import INTEGER_TOLERANCE, agreement
 from compress.executorch import for_xnnpack, load_executorch, write_executorch
-from compress.export import agreement
 from compress.quantize.convert import converted
 from compress.quantize.formats import FLOAT
 from compress.quantize.graph import network_of
-from compress.verify import INTEGER_TOLERANCE
 from nas.errors import MissingPackage
 
 ops = torch.ops.quantized_decomposed

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from compress import export
-from compress.export import FORMATS, agreement, load_format, load_weights, save_weights, write_files, write_format
+from compress.agreement import agreement
+from compress.export import FORMATS, load_format, load_weights, save_weights, write_files, write_format
 from nas import weights
 from nas.errors import CorruptRun, VerificationFailed
 
@@ -112,7 +113,7 @@ def test_too_many_weights_for_one_onnx_file(tmp_path, monkeypatch):
 def test_agreement_counts_classes_and_measures_logits():
     logits = torch.tensor([[4.0, 0.0], [0.0, 4.0], [1.0, 0.0], [2.0, 2.001]])
     other = torch.tensor([[4.5, 0.0], [0.0, 4.0], [0.0, 1.0], [2.001, 2.0]])
-    result = agreement(lambda x: logits[x], lambda x: other[x], torch.arange(4), batch=3)
+    result = agreement(lambda x: logits[x], lambda x: other[x], torch.arange(4))
     assert result.argmax_agreement == 0.5
     assert result.max_difference == 1.0
     assert (result.images, result.ties, result.scale) == (4, 1, 4.0)
@@ -125,7 +126,7 @@ def test_agreement_is_nan_where_a_logit_is():
 
 
 def test_agreement_refuses_logits_of_another_shape():
-    with pytest.raises(VerificationFailed, match=r"logits \(3, 4\), expected \(3, 5\)"):
+    with pytest.raises(VerificationFailed, match=r"logits \(1, 4\) for 1 images, expected \(1, 5\)"):
         agreement(Net(), lambda x: torch.zeros(len(x), 4), images(3))
 
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from networks import images, randomize_norms, space_for
 
-from compress.export import agreement, load_format, write_format
+from compress.agreement import agreement
+from compress.export import load_format, write_format
 from nas.budget import Budget
 from nas.cost.counting import count
 from nas.supernet.supernet import Supernet

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from compress.export import MOST_SLACK, load_format, save_weights, slack_of, write_files, write_format
+from compress.agreement import MOST_SLACK, slack_of
+from compress.export import load_format, save_weights, write_files, write_format
 from compress.verify import VerifyInputs, verify
 from nas.budget import Budget, Cost, Metric
 from nas.plan import ConvSpec, Layer, Plan, conv

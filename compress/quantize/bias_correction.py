@@ -49,7 +49,7 @@ class _Correct(fx.Interpreter):
     def run_node(self, n: Node) -> object:
         value = super().run_node(n)
         bias = n.args[2] if n.name in self.wanted and len(n.args) > 2 else None
-        if not isinstance(bias, fx.Node) or len(bias.users) > 1:
+        if not isinstance(bias, fx.Node) or bias.op != "get_attr" or len(bias.users) > 1:
             return value
         shift = self.wanted[n.name] - _channel_mean(n, value)
         assert isinstance(self.module, fx.GraphModule) and isinstance(value, Tensor)

@@ -9,7 +9,9 @@ import torch
 import torch.ao.quantization.fx._decomposed  # noqa: F401 - registers torch.ops.quantized_decomposed
 from torch import Tensor, fx
 
+from compress.agreement import INTEGER_TOLERANCE, check_same
 from compress.quantize import stem
+from compress.quantize.constants import tensor_of
 from compress.quantize.graph import Network, Node
 from compress.quantize.padding import pad_channels
 from compress.quantize.quantizer import IntQuantizer, PlainQuantizer
@@ -27,11 +29,12 @@ _BOUNDS: dict[Any, tuple[Any, Any]] = {
 }
 
 
-def converted(module: fx.GraphModule, network: Network) -> fx.GraphModule:
+def converted(module: fx.GraphModule, network: Network, images: Tensor | None = None) -> fx.GraphModule:
     """A copy of a simulated module that stores weights and biases as integers and rounds activations to them.
 
     What has more than 8 bits, or is a floating-point format, stays simulated, by operations that exporters know. Runs on the
-    CPU, in float32 between the operations; runtimes fuse them to integer kernels.
+    CPU, in float32 between the operations; runtimes fuse them to integer kernels. With `images` (N, C, H, W) the two are
+    compared: raises VerificationFailed if they answer otherwise.
     """
     found = copy.deepcopy(module).cpu().eval()
     for parameter in found.parameters():
@@ -56,6 +59,8 @@ def converted(module: fx.GraphModule, network: Network) -> fx.GraphModule:
     pad_channels(found)
     found.delete_all_unused_submodules()
     found.recompile()
+    if images is not None:
+        check_same(module, found, images, "the network of integers", INTEGER_TOLERANCE)
     return found
 
 
@@ -123,8 +128,9 @@ def _store_bias(module: fx.GraphModule, node: Node, scale: Tensor) -> None:
 
 
 def _bias(module: fx.GraphModule, node: Node) -> Tensor | None:
-    given = node.args[2] if len(node.args) > 2 else None
-    return None if given is None else module.get_parameter(str(given.target)).detach()
+    """The bias of a layer; None where it has none, or one that depends on the images."""
+    bias = tensor_of(module, node.args[2]) if len(node.args) > 2 else None
+    return None if bias is None else bias.detach()
 
 
 def _constant(module: fx.GraphModule, before: Node, name: str, integers: Tensor, scale: Tensor) -> Node:

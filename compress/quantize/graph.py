@@ -11,6 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from compress.agreement import check_same, noise_of
+from compress.export import FIXED_SIZE, TRACED_IMAGES, traced
+from compress.quantize.constants import fold_constants, tensor_of
 from nas.errors import InvalidSetting
 
 aten = torch.ops.aten
@@ -50,7 +53,6 @@ MOVES = {
     aten.unsqueeze.default,
     aten.contiguous.default,
 }
-TRACED_IMAGES = 2  # because tracing with one makes the batch size a constant
 _DROPPED = {aten.dropout.default, aten.dropout_.default, aten.feature_dropout.default}
 
 
@@ -82,20 +84,24 @@ class Network:
     points: tuple[str, ...]
 
 
-def network_of(module: nn.Module, shape: tuple[int, int, int]) -> Network:
+def network_of(module: nn.Module, shape: tuple[int, int, int], images: Tensor | None = None) -> Network:
     """Trace `module` (evaluation mode, CPU) for images of `shape`, fold batch norms, and find layers and points.
 
-    Raises InvalidSetting naming what cannot be traced, and for a network without layers.
+    The graph is compared with the module on `images` (N, C, H, W), on noise where there are none. Raises InvalidSetting
+    naming what cannot be traced, and for a network without layers; VerificationFailed for a graph that answers otherwise.
     """
     graph = _traced(module, shape)
     _without_dropout(graph)
     _functional(graph)
+    fold_constants(graph, WEIGHTED)
     _fold_norms(graph)
     _rename(graph)
-    found = fx.GraphModule(graph, graph.graph).eval()
-    found.graph.eliminate_dead_code()
+    graph.graph.eliminate_dead_code()
+    found = fx.GraphModule(graph, graph.graph).eval()  # which takes along what the graph reads, and nothing else
     found.delete_all_unused_submodules()
     found.recompile()
+    what = f"the graph of {type(module).__name__}, traced and with its batch norms folded,"
+    check_same(module, found, noise_of(shape) if images is None else images, what)
     return described(found)
 
 
@@ -105,7 +111,7 @@ def described(module: fx.GraphModule) -> Network:
     layers = tuple(
         _layer(node, weight)
         for node in module.graph.nodes
-        if node.target in WEIGHTED and isinstance(weight := _tensor(module, node.args[1]), nn.Parameter)
+        if node.target in WEIGHTED and isinstance(weight := tensor_of(module, node.args[1]), nn.Parameter)
     )
     if not layers:
         raise InvalidSetting("the network has no convolution and no linear layer; there is nothing to quantize in it")
@@ -176,15 +182,19 @@ def _is_tensor(node: Node) -> bool:
 def _traced(module: nn.Module, shape: tuple[int, int, int]) -> fx.GraphModule:
     assert not module.training, "a network is quantized as it is evaluated"
     try:
-        batch = ({0: torch.export.Dim("batch")},)
-        program = torch.export.export(module, (torch.zeros(TRACED_IMAGES, *shape),), dynamic_shapes=batch)
+        program = traced(module, torch.zeros(1, *shape))
         # a copy, because the program has the very parameters of the module, which others train, freeze and move
         return copy.deepcopy(program.module(check_guards=False)).requires_grad_(True)
     except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError) as error:
         reason = str(error).strip().partition("\n")[0][:200]
+        remedy = (
+            "let it take any number of images"
+            if FIXED_SIZE in reason
+            else "keep control flow that depends on tensors out of it"
+        )
         raise InvalidSetting(
             f"{type(module).__name__} cannot be traced by torch.export for images of {'x'.join(map(str, shape))} ({reason}); "
-            "keep control flow that depends on tensors out of its forward"
+            f"mend its forward: {remedy}"
         ) from error
 
 
@@ -227,19 +237,21 @@ def _fold_norms(graph: fx.GraphModule) -> None:
 
 
 def _is_foldable(norm: Node) -> bool:
-    """Whether a batch norm has statistics, and the channels of the layer that it reads."""
-    layer, mean = norm.args[0], norm.args[3]
+    """Whether a batch norm has statistics, and the channels of the layer that it reads, and all of both is constant."""
+    layer, mean, of_batch = norm.args[0], norm.args[3], norm.args[5]
     channels_last = layer.target is aten.linear.default and layer.meta["val"].ndim > 2
-    return mean is not None and layer.target in WEIGHTED and not channels_last
+    if mean is None or of_batch or channels_last or layer.target not in WEIGHTED:
+        return False
+    return all(given is None or given.op == "get_attr" for given in (*layer.args[1:3], *norm.args[1:5]))
 
 
 def _fold(graph: fx.GraphModule, layer: Node, norm: Node) -> None:
-    gain, shift, mean, variance = (_tensor(graph, x) for x in norm.args[1:5])
-    weight = _tensor(graph, layer.args[1])
+    gain, shift, mean, variance = (tensor_of(graph, x) for x in norm.args[1:5])
+    weight = tensor_of(graph, layer.args[1])
     assert weight is not None and mean is not None and variance is not None
     with torch.no_grad():
         factor = (torch.ones_like(mean) if gain is None else gain) * torch.rsqrt(variance + norm.args[7])
-        bias = _tensor(graph, layer.args[2]) if len(layer.args) > 2 else None
+        bias = tensor_of(graph, layer.args[2]) if len(layer.args) > 2 else None
         moved = (-mean if bias is None else bias - mean) * factor + (0 if shift is None else shift)
         scaled = weight * factor.reshape(-1, *(1 for _ in weight.shape[1:]))
     path = str(layer.args[1].target)
@@ -251,16 +263,6 @@ def _fold(graph: fx.GraphModule, layer: Node, norm: Node) -> None:
     layer.args = (*layer.args[:2], node, *layer.args[3:])
     norm.replace_all_uses_with(layer)
     graph.graph.erase_node(norm)
-
-
-def _tensor(graph: fx.GraphModule, node: Node) -> Tensor | None:
-    """The parameter or buffer that a node stands for."""
-    if not (isinstance(node, fx.Node) and node.op == "get_attr"):
-        return None
-    value: Any = graph
-    for part in str(node.target).split("."):
-        value = getattr(value, part)
-    return value
 
 
 def _set(graph: fx.GraphModule, path: str, parameter: nn.Parameter) -> None:

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from compress.agreement import check_same
 from compress.quantize.bias_correction import correct_biases
 from compress.quantize.equalization import equalized
 from compress.quantize.formats import FORMATS
 from compress.quantize.graph import Network
+from compress.quantize.memory import images_at_once
+from compress.quantize.race import Runner, winner
 from compress.quantize.ranges import CALIBRATIONS, histograms
 from compress.quantize.scheme import Scheme
-from compress.quantize.simulate import simulated
+from compress.quantize.simulate import set_ranges, simulated
 from nas.errors import InvalidSetting
 
 AUTO = "auto"
+COMPARED = 8  # images
 
 
 @dataclass(frozen=True)
@@ -58,14 +63,15 @@ class Judge:
     batches: Sequence[Tensor]
     wanted: Sequence[Tensor]
 
-    def error(self, module: nn.Module) -> float:
-        """Mean Kullback-Leibler divergence of the class probabilities of `module` from those in fp32."""
+    def losses(self, module: nn.Module, number: int) -> Tensor:
+        """Kullback-Leibler divergence of the class probabilities of `module` from those in fp32, by image of a batch, (N,)."""
         with torch.no_grad():
-            parts = [
-                F.kl_div(module(x).log_softmax(1), y.log_softmax(1), log_target=True, reduction="none").sum(1)
-                for x, y in zip(self.batches, self.wanted, strict=True)
-            ]
-        return float(torch.cat(parts).mean())
+            found = module(self.batches[number]).log_softmax(1)
+        return F.kl_div(found, self.wanted[number].log_softmax(1), log_target=True, reduction="none").sum(1)
+
+    def error(self, module: nn.Module) -> float:
+        """The mean of `losses` over all images."""
+        return float(torch.cat([self.losses(module, number) for number in range(len(self.batches))]).mean())
 
 
 def judge_of(network: Network, batches: Sequence[Tensor]) -> Judge:
@@ -75,28 +81,60 @@ def judge_of(network: Network, batches: Sequence[Tensor]) -> Judge:
 
 
 def quantize(network: Network, scheme: Scheme, batches: Sequence[Tensor], config: PtqConfig) -> Quantized:
-    """Quantize after training on images, `batches` of (N, C, H, W): at least one; of several, every other one judges."""
+    """Quantize after training on images, `batches` of (N, C, H, W): at least one; of several, every other one judges.
+
+    Whatever is clearly worse than another choice is judged on the first images alone, and what is chosen on all of them.
+    """
     assert batches, "ranges are calibrated on images"
     judge = judge_of(network, batches[1::2] or batches)
-    best = _calibrated(network, scheme, batches, config, judge)
+    networks = [network]
     if config.equalize:
-        other = _calibrated(equalized(network), scheme, batches, config, judge)
-        best = min(best, replace(other, equalized=True), key=lambda found: found.error)
+        equal = equalized(network)
+        check_same(network.module, equal.module, batches[0][:COMPARED], "the network with its layers equalized")
+        networks.append(equal)
+    best, runner = _calibrated(networks, scheme, batches[::2], config, judge)
     if config.correct_bias:
         module = copy.deepcopy(best.module)
-        correct_biases(module, best.network, torch.cat(list(batches[::2])))
-        corrected = replace(best, module=module, corrected=True, error=judge.error(module))
-        best = min(best, corrected, key=lambda found: found.error)
+        correct_biases(module, best.network, _some(best.network, batches[::2]))
+        runners = [runner, _runner(judge, module)]
+        if winner(runners, len(judge.batches)):
+            runners[1].losses(len(judge.batches))
+            best = replace(best, module=module, corrected=True, error=runners[1].error)
     return best
 
 
-def _calibrated(network: Network, scheme: Scheme, batches: Sequence[Tensor], config: PtqConfig, judge: Judge) -> Quantized:
-    """Ranges by the calibration that was asked for, or by the one of the least output error."""
-    seen = histograms(network, batches[::2])
-    levels = {point: 1 << min(16, FORMATS[scheme.of_point(network, point)].bits) for point in network.points}
-    found = []
-    for name in CALIBRATIONS if config.calibration == AUTO else [config.calibration]:
-        ranges = {point: CALIBRATIONS[name](seen[point], levels[point]) for point in network.points}
-        module = simulated(network, scheme, ranges).eval()
-        found.append(Quantized(module, network, scheme, name, False, False, judge.error(module)))
-    return min(found, key=lambda one: one.error)
+def _calibrated(
+    networks: Sequence[Network], scheme: Scheme, batches: Sequence[Tensor], config: PtqConfig, judge: Judge
+) -> tuple[Quantized, Runner]:
+    """The network with the ranges by the calibration that was asked for, or by the one of the least output error.
+
+    Of two networks, which compute the same, the second one is equalized.
+    """
+    names = list(CALIBRATIONS) if config.calibration == AUTO else [config.calibration]
+    choices, runners = [], []
+    for network in networks:
+        seen, module = histograms(network, batches), simulated(network, scheme).eval()
+        levels = {point: 1 << min(16, FORMATS[scheme.of_point(network, point)].bits) for point in network.points}
+        for name in names:
+            ranges = {point: CALIBRATIONS[name](seen[point], levels[point]) for point in network.points}
+            choices.append((network, module, name, ranges))
+            runners.append(_runner(judge, module, partial(set_ranges, module, network, ranges)))
+    best = winner(runners, len(judge.batches))
+    runners[best].losses(len(judge.batches))
+    network, module, name, ranges = choices[best]
+    set_ranges(module, network, ranges)
+    return Quantized(module, network, scheme, name, network is not networks[0], False, runners[best].error), runners[best]
+
+
+def _runner(judge: Judge, module: nn.Module, prepare: Callable[[], None] = lambda: None) -> Runner:
+    def loss(number: int) -> Tensor:
+        prepare()
+        return judge.losses(module, number)
+
+    return Runner(loss)
+
+
+def _some(network: Network, batches: Sequence[Tensor]) -> Tensor:
+    """As many of the images, at least a batch, as run through the network at once."""
+    images = torch.cat(list(batches))
+    return images[: max(len(batches[0]), images_at_once(network, len(images)))]

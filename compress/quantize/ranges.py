@@ -14,7 +14,7 @@ from torch import Tensor, fx
 from compress.quantize.graph import Network, Node
 from nas.errors import InvalidSetting
 
-BINS = 2048
+BINS, FINER = 2048, 4
 PERCENTILE = 99.99
 CANDIDATES = 64
 _TINY = 1e-12
@@ -63,19 +63,15 @@ CALIBRATIONS: Mapping[str, Calibrate] = {"min-max": min_max, "percentile": perce
 
 
 def histograms(network: Network, batches: Iterable[Tensor]) -> dict[str, Histogram]:
-    """Run images (N, C, H, W) through `network`, twice: for the extremes, and for the counts between them.
+    """Run images (N, C, H, W) through `network` once, and count the values of its points in BINS bins between their extremes.
 
-    Raises InvalidSetting for values that are not finite.
+    Where a later batch goes beyond the extremes of those before it, what was counted moves to the nearest of the new bins; the
+    bins are FINER at first, so that this shows little. Raises InvalidSetting for values that are not finite.
     """
-    images = list(batches)
-    extremes = _Extremes(network)
-    for x in images:
-        extremes.run(x)
-    counted = _Counts(network, extremes.ranges)
-    for x in images:
-        counted.run(x)
-    edges = {name: np.linspace(low, high, BINS + 1) for name, (low, high) in extremes.ranges.items()}
-    return {name: Histogram(counted.counts[name].numpy(), edges[name]) for name in edges}
+    counts = _Counts(network)
+    for x in batches:
+        counts.run(x)
+    return {name: counts.found(name) for name in network.points}
 
 
 class _Watch(fx.Interpreter, ABC):
@@ -98,28 +94,29 @@ class _Watch(fx.Interpreter, ABC):
         """Take note of a point's values."""
 
 
-class _Extremes(_Watch):
+class _Counts(_Watch):
+    """Counts the values of each point in bins that widen with its extremes."""
+
     def __init__(self, network: Network) -> None:
         super().__init__(network)
-        self.ranges: dict[str, tuple[float, float]] = {}
+        self.ranges = {name: (0.0, _TINY) for name in network.points}
+        self.counts = {name: np.zeros(FINER * BINS) for name in network.points}
 
     def see(self, name: str, value: Tensor) -> None:
-        least, most = float(value.min()), float(value.max())
+        least, most = (float(end) for end in value.aminmax())
         if not (isfinite(least) and isfinite(most)):
             raise InvalidSetting(f"{name!r} is not finite on the calibration images; check the weights and the images")
-        low, high = self.ranges.get(name, (0.0, _TINY))
-        self.ranges[name] = min(low, least), max(high, most)
-
-
-class _Counts(_Watch):
-    def __init__(self, network: Network, ranges: Mapping[str, tuple[float, float]]) -> None:
-        super().__init__(network)
-        self.ranges = ranges
-        self.counts = {name: torch.zeros(BINS, dtype=torch.float64) for name in ranges}
-
-    def see(self, name: str, value: Tensor) -> None:
         low, high = self.ranges[name]
-        self.counts[name] += torch.histc(value, BINS, low, high).cpu()
+        wider = min(low, least), max(high, most)
+        if wider != (low, high):
+            before = np.linspace(low, high, FINER * BINS + 1)
+            self.counts[name] = np.histogram((before[1:] + before[:-1]) / 2, FINER * BINS, wider, weights=self.counts[name])[0]
+            self.ranges[name] = wider
+        self.counts[name] += torch.histc(value, FINER * BINS, *wider).double().cpu().numpy()
+
+    def found(self, name: str) -> Histogram:
+        """The histogram of a point."""
+        return Histogram(self.counts[name].reshape(BINS, FINER).sum(1), np.linspace(*self.ranges[name], BINS + 1))
 
 
 def _best(seen: Histogram, loss: Callable[[float, float], float]) -> tuple[float, float]:

@@ -38,12 +38,20 @@ def simulated(network: Network, scheme: Scheme, ranges: Ranges | None = None) ->
     for point in network.points:
         quantizer = activation_quantizer(format_of(scheme.of_point(network, point)))
         if quantizer is not None:
-            if ranges:
-                low, high = ranges[point]
-                quantizer.set_range(torch.tensor([low]), torch.tensor([high]), symmetric=False)
             _insert(module, f"{POINTS}.{point}", quantizer, nodes[point], list(nodes[point].users))
+    if ranges:
+        set_ranges(module, network, ranges)
     module.recompile()
     return module
+
+
+def set_ranges(module: fx.GraphModule, network: Network, ranges: Ranges) -> None:
+    """Spread the integers of each point of a simulated module over its range."""
+    for point in network.points:
+        quantizer = point_quantizer_of(module, point)
+        if quantizer is not None:
+            low, high = ranges[point]
+            quantizer.set_range(torch.tensor([low]), torch.tensor([high]), symmetric=False)
 
 
 def weight_quantizer_of(module: fx.GraphModule, node: str) -> Quantizer | None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from compress.export import Agreement, agreement, load_format, slack_of, write_format, written_aside
+from compress.agreement import INTEGER_TOLERANCE, TOLERANCE, Agreement, agreement, slack_of
+from compress.export import load_format, write_format, written_aside
 from compress.more_formats import EXPORTS
-from compress.verify import INTEGER_TOLERANCE, TOLERANCE
 from nas.cli.checking import comparison_images
 from nas.cli.existing import data_for
 from nas.cli.progress import log

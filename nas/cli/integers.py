@@ -32,7 +32,7 @@ from nas.cost.recount import recount
 from nas.data.dataset import epoch_batches
 from nas.evaluation.supernet import accuracy, prepared, resolution_of
 
-CALIBRATED_IMAGES, BATCH = 512, 64
+CALIBRATED_IMAGES, BATCH, COMPARED = 512, 64, 8
 # ranges do not change the time
 FOR_TIMING = PtqConfig("min-max", equalize=False, correct_bias=False)
 
@@ -74,7 +74,7 @@ def rounded(job: Job, arch: Architecture, module: nn.Module, described: Mapping[
     source = {"architecture": described, "network": arch.key, "classes": None}
     shape = (job.data.channels, side, side)
     about = {**about_of(found, source, shape), "images": sum(map(len, images)), "points": points_of(found.module, network)}
-    return Rounded(converted(found.module, network), found, about)
+    return Rounded(converted(found.module, network, images[0][:COMPARED]), found, about)
 
 
 def write_verified(job: Job, made: Rounded, arch: Architecture, described: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -111,7 +111,8 @@ def scores_of(job: Job, made: Rounded, arch: Architecture, folder: Path) -> dict
 
 def _network(module: nn.Module, example: Tensor) -> Network:
     channels, height, width = example.shape[1:]
-    return network_of(module.eval().cpu().to(memory_format=torch.contiguous_format), (channels, height, width))
+    plain = module.eval().cpu().to(memory_format=torch.contiguous_format)
+    return network_of(plain, (channels, height, width), example[:COMPARED])
 
 
 def _images(job: Job, side: int) -> list[Tensor]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn as nn
 
+from compress.agreement import check_batches, noise_of
 from compress.export import WEIGHTS, load_weights
 from compress.prune.attention import prepare
 from compress.prune.cifar_resnet import CIFAR_RESNETS, INPUT_SHAPE, MEAN, STD
@@ -179,6 +180,7 @@ def _check(original: Original, data: Dataset | None) -> None:
     if not (isinstance(logits, torch.Tensor) and logits.ndim == 2 and len(logits) == 2):
         kind = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise InvalidSetting(f"{original.name} gives {kind} for two images; expected logits (2, classes): give a classifier")
+    check_batches(original.name, original.module, noise_of(original.shape))
     if data is not None and logits.shape[1] != data.classes:
         raise InvalidSetting(
             f"{original.name} tells {logits.shape[1]} classes apart, and {data.name} has {data.classes} "

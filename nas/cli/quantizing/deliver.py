@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, fx
 
+from compress.agreement import INTEGER_TOLERANCE, TOLERANCE
 from compress.export import write_files
 from compress.quantize.bits import delivered_cost, is_real
 from compress.quantize.convert import converted
@@ -16,7 +17,7 @@ from compress.quantize.formats import FLOAT
 from compress.quantize.saved import QUANTIZATION, read_about, reconverted, scheme_of
 from compress.quantize.scheme import Scheme, uniform
 from compress.quantize.simulate import simulated
-from compress.verify import INTEGER_TOLERANCE, TOLERANCE, VerifyInputs, verify
+from compress.verify import VerifyInputs, verify
 from nas import files
 from nas.architecture import Architecture
 from nas.budget import Metric
@@ -25,7 +26,7 @@ from nas.cli.deliver import BEST, VERIFIED_IMAGES, VERIFY, delivered_row, header
 from nas.cli.progress import log
 from nas.cli.quantized import in_integers
 from nas.cli.quantizing.clock import BF16, FP32, Clock
-from nas.cli.quantizing.job import INT8, MIXED, QuantizeJob
+from nas.cli.quantizing.job import COMPARED, INT8, MIXED, QuantizeJob
 from nas.cli.quantizing.stages import candidate_of, original_cost, simulated_of
 from nas.cli.scoring import file_accuracy, opened_in, scored_in
 from nas.cost.recount import recount
@@ -135,7 +136,8 @@ def _stored(job: QuantizeJob, run: RunDir, trial: Trial) -> Stored:
     if trial.number > 0:
         candidate = candidate_of(run, trial)
         about = {**candidate.about, "packed": job.settings.precision == MIXED}
-        return Stored(trial.architecture, about, converted(simulated_of(job, candidate), job.network))
+        integers = converted(simulated_of(job, candidate), job.network, verification_images(job)[:COMPARED])
+        return Stored(trial.architecture, about, integers)
     scheme = replace(uniform(job.network, FLOAT, FLOAT), others=FLOAT)
     source = {"source": dict(job.original.source), "shape": list(job.original.shape)}
     about = {**source, "scheme": scheme.to_json(), "losses": {}, "points": {}, "packed": False}

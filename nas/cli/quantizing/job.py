@@ -12,17 +12,20 @@ from torch import Tensor
 from compress.quantize.bits import BITS_BUDGETS, MixConfig
 from compress.quantize.formats import FLOAT, FORMATS, runs_in_int8
 from compress.quantize.graph import Network, network_of
+from compress.quantize.memory import images_at_once
 from compress.quantize.ptq import PtqConfig
 from compress.quantize.scheme import kept_formats, kept_layers, read_precision
 from nas.budget import Budget, parse_all
+from nas.cli.checking import comparison_images
 from nas.cli.existing import augmentation_of, check_training, configuration, data_for, read_data, training_of
 from nas.cli.job import SMALL_NETWORK, pick_device
 from nas.cli.profiling import bench_for
+from nas.cli.progress import log
 from nas.cli.pruning.original import Original, read_original
 from nas.cli.quantizing.settings import QUANTIZE_DEFAULTS, QuantizeSettings
 from nas.cost.counting import count
 from nas.data.augment import Augmentation
-from nas.data.dataset import Dataset, epoch_batches
+from nas.data.dataset import Dataset
 from nas.errors import InvalidBudget, InvalidSetting
 from nas.evaluation.supernet import prepared
 from nas.latency.bench import Bench
@@ -37,8 +40,10 @@ OF_MIXED = ("bits", "activation_bits", "sensitivity")
 # the weights are nearly where they should be, and without batch norms higher rates destroy them
 QAT_LR = {"sgd": 0.003, "adamw": 0.0002}
 QAT_EPOCHS = 5
-# multiply-adds that calibration may take: it runs the images through the network some dozens of times
-WORK, FEWEST, BATCH = 3e11, 16, 64
+# images that a graph and its network are compared on before anything is rounded
+COMPARED = 8
+# images of noise, and of data at once at most
+NOISE, BATCH = 16, 64
 
 
 @dataclass(frozen=True)
@@ -95,22 +100,27 @@ def make_quantize_job(settings: QuantizeSettings) -> QuantizeJob:
     if settings.threads or count(original.plan).values()["macs"] < SMALL_NETWORK:
         torch.set_num_threads(settings.threads or 1)
     data = data_for(original, data, device)
-    network = network_of(original.module, original.shape)
+    network = network_of(original.module, original.shape, comparison_images(data, COMPARED, original.shape))
     kept_layers(network, settings.keep)  # names of layers are known now
     return QuantizeJob(settings, device, original, network, data, bench)
 
 
 def calibration_images(job: QuantizeJob) -> list[Tensor]:
-    """Training images, normalized, on the CPU, in batches of (N, C, H, W); noise where there are no data."""
-    macs = count(job.original.plan).values()["macs"]
-    wanted = min(job.settings.images, int(max(FEWEST, WORK / macs)))
-    if job.data is None:  # ranges do not change the time, and there is nothing else to learn from noise
+    """As many training images as were asked for, normalized, on the CPU, in batches of (N, C, H, W) that fit into memory.
+
+    Noise where there are no data: ranges do not change the time, and there is nothing else to learn from noise.
+    """
+    size = images_at_once(job.network, BATCH)
+    if job.data is None:
         draw = generator(job.settings.seed, "calibration")
-        return [torch.randn(FEWEST // 2, *job.original.shape, generator=draw) for _ in range(2)]
-    size = min(BATCH, wanted // 2)
+        return [torch.randn(min(size, NOISE // 2), *job.original.shape, generator=draw) for _ in range(2)]
+    there = len(job.data.train)
+    wanted = min(job.settings.images, there)
+    if wanted < job.settings.images:
+        log(f"--images {job.settings.images}: {job.data.name} has {there} training images, and all of them are used")
+    order = torch.randperm(there, generator=generator(job.settings.seed, "epoch", 0))[:wanted]
+    batches = list(order.split(max(1, min(size, wanted // 2))))
     cpu = torch.device("cpu")
-    order = epoch_batches(len(job.data.train), min(size, len(job.data.train)), job.settings.seed, 0)
-    batches = order[: max(2, wanted // size)]
     return [x for x, _ in prepared(job.data.train, batches, job.data, job.data.resolution, cpu)]
 
 

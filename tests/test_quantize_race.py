@@ -1,0 +1,58 @@
+"""Candidates that are clearly worse stop early, batches fit into memory, and as many images are read as were asked for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from quantize_toy import mini, plain
+from torch import Tensor, nn
+
+from compress.quantize import memory
+from compress.quantize.memory import images_at_once, live_bytes
+from compress.quantize.race import FEWEST, Runner, winner
+from nas.torch_seeding import generator
+
+NOISE = [torch.rand(16, generator=generator(0, "losses", number)) for number in range(10)]
+
+
+def runner(shift: float, asked: list[int]) -> Runner:
+    def loss(number: int) -> Tensor:
+        asked.append(number)
+        return NOISE[number] + shift
+
+    return Runner(loss)
+
+
+def test_what_is_clearly_worse_is_left_out_and_the_rest_decides():
+    asked: list[list[int]] = [[], [], []]
+    runners = [runner(1.0, asked[0]), runner(0.001, asked[1]), runner(0.0, asked[2])]
+    assert winner(runners, len(NOISE)) == 2
+    assert asked[0] == list(range(FEWEST // 16))  # and not again
+    assert runners[0].error == pytest.approx(float(torch.cat(NOISE[:2]).mean()) + 1)
+
+
+def test_of_equal_ones_the_first_wins_and_all_images_are_seen():
+    asked: list[list[int]] = [[], []]
+    assert winner([runner(0.0, asked[0]), runner(0.0, asked[1])], len(NOISE)) == 0
+    assert asked == [list(range(10)), list(range(10))]
+
+
+def test_losses_that_were_computed_are_kept():
+    asked: list[int] = []
+    one = runner(0.5, asked)
+    assert one.losses(3).shape == (48,) and one.losses(4).shape == (64,) and one.losses(2).shape == (32,)
+    assert asked == [0, 1, 2, 3]
+
+
+def test_live_bytes_are_those_of_the_largest_moment():
+    # the image and what the first layer writes, 3x8x8 and 6x8x8; then 6x8x8 and its activation; then 4 channels of it
+    assert live_bytes(plain(nn.Conv2d(3, 6, 1), nn.ReLU(), nn.Conv2d(6, 4, 1))) == 4 * 64 * 12
+    assert live_bytes(plain(nn.Conv2d(3, 2, 1), nn.ReLU(), nn.Conv2d(2, 1, 1))) == 4 * 64 * 5
+
+
+@pytest.mark.parametrize(("limit", "images"), [(10**9, 64), (10 * 20_000, 10), (1, 1)])
+def test_images_at_once(limit, images, monkeypatch):
+    network = mini()
+    monkeypatch.setattr(memory, "live_bytes", lambda _: 20_000)
+    monkeypatch.setattr(memory, "LIMIT", limit)
+    assert images_at_once(network, 64) == images
