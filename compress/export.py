@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from compress.deployment import write_deployment
 from nas import weights
 from nas.errors import CorruptRun, MissingPackage, NasError, VerificationFailed
 from nas.files import sync_folder
@@ -139,6 +140,8 @@ def load_format(name: str, path: Path, formats: Formats | None = None) -> Callab
 def write_files(folder: Path, module: nn.Module, architecture: Mapping[str, object], example: Tensor) -> list[Path]:
     """Write architecture.json, model.safetensors and the model in every format into `folder`.
 
+    Where the architecture names its data, predict.py and labels.txt too, and what they need in the metadata of the ONNX file.
+
     All are written aside and then renamed, so what has its final name is whole; if one fails, none is replaced.
     Raises VerificationFailed naming the format.
     """
@@ -147,6 +150,9 @@ def write_files(folder: Path, module: nn.Module, architecture: Mapping[str, obje
         save_weights(module, aside / WEIGHTS)
         for format_name, file_format in FORMATS.items():
             write_format(format_name, module, example, aside / f"model{file_format.suffix}")
+        if data := architecture.get("data"):
+            assert isinstance(data, Mapping)
+            write_deployment(aside, data, example.shape[-1])
         names = sorted(path.name for path in aside.iterdir())
     return [folder / name for name in names]
 

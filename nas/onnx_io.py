@@ -84,7 +84,19 @@ def read(path: Path, input_shape: Shape | None = None) -> Graph:
     )
 
 
+def annotate(path: Path, notes: Mapping[str, str]) -> None:
+    """Write `notes` into the metadata of an ONNX file, beside what is there. Raises InvalidSetting if it is none."""
+    model = _opened(path)
+    helper.set_model_props(model, {**{prop.key: prop.value for prop in model.metadata_props}, **notes})
+    onnx.save(model, path)
+
+
 def _load(path: Path) -> onnx.ModelProto:
+    model = _opened(path)
+    return inliner.inline_local_functions(model) if model.functions else model
+
+
+def _opened(path: Path) -> onnx.ModelProto:
     try:
         model = onnx.load(path)
     except OSError as error:
@@ -93,7 +105,7 @@ def _load(path: Path) -> onnx.ModelProto:
         raise InvalidSetting(f"{str(path)!r} is no ONNX file ({error}); expected one that an exporter wrote") from error
     if not (model.opset_import and model.graph.node):  # any few bytes may be a message without fields
         raise InvalidSetting(f"{str(path)!r} is no ONNX file, it has no nodes; expected one that an exporter wrote")
-    return inliner.inline_local_functions(model) if model.functions else model
+    return model
 
 
 def _fix_shapes(model: onnx.ModelProto, inputs: list[onnx.ValueInfoProto], image: Shape | None, path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from shlex import quote
 from typing import Any
 
 from nas.report.augmentation import augmentation_words
@@ -16,6 +17,8 @@ from nas.report.words import name_of, plain, provenance, show
 Json = Mapping[str, Any]
 # what a command does to the network that it was given
 MADE = {"prune": "pruned", "quantize": "quantized"}
+# data that predict.py reads test images of
+SCORED = ("imagefolder", "npz")
 _TAGS = ("image-classification", "neural-architecture-search", "netcarver", "onnx", "pytorch")
 
 
@@ -31,6 +34,7 @@ def model_card(summary: Json, config: Json, verify: Json) -> str:
         _picture(summary),
         section("Budget", _budget_table(summary.get("budget", ()))),
         section("Metrics", _metric_table(summary, verify)),
+        section("How to use", _using(summary, config)),
         section("How to load", _loading(best, config.get("data", {}))),
         section("Input and output", _input(best, config.get("data", {}))),
         section("Architecture", _architecture(best.choices)),
@@ -101,6 +105,26 @@ def _metric_table(summary: Json, verify: Json) -> str:
     best, taken = network_of(summary["best"]), verify.get("metrics", {})
     rows = [[name_of(m), show(m, best.metrics[m]), provenance(m, taken.get(m))] for m in metric_names([best])]
     return table(("metric", "value", "how it was taken"), rows)
+
+
+def _using(summary: Json, config: Json) -> str:
+    """What predict.py does, and how the accuracy of this card is taken again with it."""
+    data = config.get("data", {})
+    if not data.get("class_names"):
+        return ""
+    told = (
+        "```\npip install onnxruntime numpy pillow\npython predict.py photo.jpg folder/\n```\n\n"
+        "tells the classes of image files. What they go through (upright, RGB, shorter side, centre, mean, standard deviation) "
+        "and the names of the classes are in the metadata of `model.onnx`, under `preprocessing` and `labels`; `labels.txt` "
+        "has a class a line."
+    )
+    if "test_accuracy" not in summary["best"]["metrics"]:
+        return told
+    kind, _, place = str(data.get("name", "")).partition(":")
+    accuracy = f"the test accuracy, {show('test_accuracy', summary['best']['metrics']['test_accuracy'])}"
+    if kind not in SCORED:
+        return f"{told}\n\n`nas verify RUN` takes {accuracy}, again."
+    return f"{told}\n\n```\npython predict.py --score {quote(line(place))}\n```\n\ngives {accuracy}."
 
 
 def _loading(best: Network, data: Json) -> str:
