@@ -30,7 +30,7 @@ def load_config(ctx: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
-_DATA = "digits, fashion-mnist, cifar10, cifar100, imagefolder:DIR, npz:FILE"
+_DATA = "digits, fashion-mnist, cifar10, cifar100, imagefolder:DIR, csv:FILE, npz:FILE"
 Budgets = Annotated[
     list[str] | None,
     typer.Option(

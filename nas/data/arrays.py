@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nas.data.augment import resize
 from nas.data.config import DataConfig
-from nas.data.dataset import ArraySplit, Dataset, stratified_split
+from nas.data.dataset import ArraySplit, Dataset, held_out, single_notes
 from nas.errors import InvalidData
 
 Part = Literal["train", "test"]
@@ -48,17 +48,17 @@ class ArraySource:
 def build(source: ArraySource, config: DataConfig) -> Dataset:
     """Read the training arrays, check them, split them and take their statistics. Raises InvalidData."""
     split, names = _read(source, "train")
-    class_names = check_labels(source.name, split.labels, names)
+    class_names = check_labels(source.name, split.labels, names, config.least)
     native = tuple(split.images.shape[1:])
     side = config.resolution or native[-1]
-    rest, held_out = stratified_split(split.labels, config.val_fraction, config.split_seed)
+    rest, chosen = held_out(split.labels, config.val_fraction, config.split_seed)
     resized = _resized(split, side)
     train = resized.take(rest)
     mean, std = channel_statistics(train.images)
     return Dataset(
         name=config.name,
         train=train,
-        val=resized.take(held_out),
+        val=resized.take(chosen),
         load_test=partial(_load_test, source, native, len(class_names), side),
         class_names=class_names,
         channels=native[0],
@@ -67,6 +67,7 @@ def build(source: ArraySource, config: DataConfig) -> Dataset:
         std=std,
         flip=source.flip,
         fingerprint=_fingerprint(split),
+        notes=single_notes(split.labels),
     )
 
 
@@ -103,8 +104,8 @@ def image_shape(header: Header) -> tuple[int, ...]:
     return (channels[0] if channels else 1, height, width)
 
 
-def check_labels(where: str, labels: Tensor, names: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """Check that training labels are 0..K-1 with two images each, and return the names of the K classes. Raises InvalidData."""
+def check_labels(where: str, labels: Tensor, names: tuple[str, ...] = (), least: int = 2) -> tuple[str, ...]:
+    """Check that training labels are 0..K-1 with `least` images each; returns the names of the classes. Raises InvalidData."""
     values, counts = np.unique(labels.numpy(), return_counts=True)
     if values[0] < 0:
         raise InvalidData(f"{where}: a training label is {values[0]}; number the classes 0..K-1")
@@ -116,7 +117,7 @@ def check_labels(where: str, labels: Tensor, names: tuple[str, ...] = ()) -> tup
     if names and len(names) != len(values):
         raise InvalidData(f"{where}: class_names has {len(names)} names for {len(values)} classes; name each class once")
     class_names = names or tuple(map(str, values))
-    if counts.min() < 2:
+    if counts.min() < least:
         which = f"class {class_names[int(counts.argmin())]!r} has 1 training image"
         raise InvalidData(f"{where}: {which}; give at least 2, one to train on and one to validate on")
     return class_names

@@ -92,7 +92,7 @@ class Dataset:
 
     `mean` and `std` are per channel, for pixels scaled to 0..1. `flip` tells whether a mirrored image keeps its class,
     None where that is not known. `fingerprint` identifies the training data. Test data are read from disk only when
-    `load_test` is called.
+    `load_test` is called. `notes` are sentences on how it was read: what was left out, or drawn.
     """
 
     name: str
@@ -106,6 +106,7 @@ class Dataset:
     std: tuple[float, ...]
     flip: bool | None
     fingerprint: str
+    notes: tuple[str, ...] = ()
 
     @property
     def classes(self) -> int:
@@ -142,3 +143,20 @@ def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor
         count = min(max(1, round(len(members) * fraction)), len(members) - 1)
         held_out[numpy_rng(seed, "split", int(label)).permutation(members)[:count]] = True
     return torch.from_numpy(np.flatnonzero(~held_out)), torch.from_numpy(np.flatnonzero(held_out))
+
+
+def held_out(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """As `stratified_split`; where a class has a single image, the held-out ones are drawn regardless of class."""
+    if int(torch.bincount(labels).min()) > 1:
+        return stratified_split(labels, fraction, seed)
+    order = torch.from_numpy(numpy_rng(seed, "split").permutation(len(labels)))
+    count = min(max(1, round(len(labels) * fraction)), len(labels) - 1)
+    return order[count:].sort().values, order[:count].sort().values
+
+
+def single_notes(labels: Tensor) -> tuple[str, ...]:
+    """What is to be said of a data set where `held_out` cannot respect classes."""
+    singles = int((torch.bincount(labels) == 1).sum())
+    if not singles:
+        return ()
+    return (f"{singles} classes have one image: those for validation are drawn regardless of class, and may lack some",)

@@ -1,151 +1,94 @@
-"""Image folders: DIR/train/CLASS/*.jpg, decoded by worker processes while the network trains."""
+"""Image folders: DIR/train/CLASS/*.jpg beside DIR/test, DIR/val or DIR/validation, or classes alone, which are split here."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import torch
-from PIL import Image
-from torch import Tensor
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 
-from nas.data.arrays import check_labels
 from nas.data.config import DataConfig
-from nas.data.dataset import Dataset, Subset, stratified_split
-from nas.data.torchvision_sets import list_images
+from nas.data.dataset import Dataset
+from nas.data.file_split import Parts, build_from_files
+from nas.data.listing import Listing, folders_of, left_out_words, list_classes, shown
 from nas.errors import InvalidData
 
-RESOLUTION = 224
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_UNDECODABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # PIL raises all of these for broken files
-
-
-@dataclass(frozen=True, eq=False)
-class FolderSplit:
-    """Images in files, decoded to RGB of resolution x resolution by `workers` processes (0: by this one)."""
-
-    paths: tuple[str, ...]
-    labels: Tensor
-    resolution: int
-    workers: int
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def batches(self, index_batches: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield decoded images and labels on the CPU, in order. Raises InvalidData if a file cannot be decoded."""
-        loader = DataLoader(
-            _DecodedBatches(self.paths, self.resolution, [batch.tolist() for batch in index_batches]),
-            batch_size=None,  # an item is a batch already
-            num_workers=min(self.workers, _processors()) if len(index_batches) > 1 else 0,
-            generator=torch.Generator(),  # of its own, or it would draw from the global one
-        )
-        for batch, images in zip(index_batches, loader, strict=True):
-            if isinstance(images, str):
-                raise InvalidData(images)
-            yield images, self.labels[batch.cpu()]
-
-    def to(self, device: torch.device | str) -> FolderSplit:
-        """The split itself: files are decoded on the CPU."""
-        return self
-
-
-def _processors() -> int:
-    """The processors that this process may use: more workers would wait for each other, of which torch warns."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-class _DecodedBatches(TorchDataset):
-    """Decode one batch an item: uint8 (B, 3, H, W), or the message for the user, as an exception would arrive with a trace."""
-
-    def __init__(self, paths: tuple[str, ...], resolution: int, index_batches: list[list[int]]) -> None:
-        self.paths, self.resolution, self.index_batches = paths, resolution, index_batches
-
-    def __len__(self) -> int:
-        return len(self.index_batches)
-
-    def __getitem__(self, number: int) -> Tensor | str:
-        decoded = []
-        for index in self.index_batches[number]:
-            try:
-                decoded.append(decode(self.paths[index], self.resolution))
-            except _UNDECODABLE as error:
-                return f"cannot decode the image {self.paths[index]!r}: {error}; replace it or remove it"
-        return torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).contiguous()
-
-
-def decode(path: str, resolution: int) -> np.ndarray:
-    """Read an image as RGB, bring its shorter side to `resolution` and cut out the centre: uint8 (H, W, 3)."""
-    with Image.open(path) as file:
-        image = file.convert("RGB")
-    width, height = (max(resolution, int(side * resolution / min(image.size))) for side in image.size)
-    image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = round((width - resolution) / 2), round((height - resolution) / 2)
-    return np.asarray(image.crop((left, top, left + resolution, top + resolution)))
+# in any case of letters; the first one that is there
+TRAIN, TEST, VAL = ("train", "training"), ("test", "testing"), ("val", "validation", "valid", "dev", "eval")
+_LAYOUT = "train/CLASS/*.jpg and test/CLASS/*.jpg, or CLASS/*.jpg alone"
 
 
 def load_imagefolder(config: DataConfig) -> Dataset:
-    """The data set `imagefolder:DIR`; DIR/test, or else DIR/val, is the test split, and validation comes out of DIR/train.
+    """The data set `imagefolder:DIR`. Raises InvalidData.
 
-    Images are RGB and normalized with ImageNet's statistics, as pretrained networks expect them. Raises InvalidData.
+    DIR/test is for testing, and DIR/val (or DIR/validation) for validation; without DIR/test, DIR/val is for testing, and
+    validation comes out of DIR/train. Without either, or without DIR/train, a fifth of each class is for testing.
     """
-    root, resolution = config.location, config.resolution or RESOLUTION
+    root = config.location
     if not root.is_dir():
-        raise InvalidData(f"no folder {str(root)!r}; give one that holds train/CLASS/*.jpg and test/CLASS/*.jpg")
-    test_folder = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
-    if test_folder is None:
-        raise InvalidData(f"{root}: has neither a folder test nor val; add test/CLASS/*.jpg")
-    split, class_names = _read(root / "train", resolution, config.workers)
-    check_labels(str(root), split.labels, class_names)
-    _check_same_classes(class_names, test_folder)
-    rest, held_out = stratified_split(split.labels, config.val_fraction, config.split_seed)
-    return Dataset(
-        name=config.name,
-        train=Subset(split, rest),
-        val=Subset(split, held_out),
-        load_test=partial(_load_test, test_folder, resolution, config.workers),
-        class_names=class_names,
-        channels=3,
-        resolution=resolution,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        flip=None,
-        fingerprint=_fingerprint(root / "train", split.paths),
+        raise InvalidData(f"no folder {str(root)!r}; give one that holds {_LAYOUT}")
+    names = folders_of(root)
+    train, test, val = (_first(names, wanted) for wanted in (TRAIN, TEST, VAL))
+    if train is not None and not folders_of(root / train) and len(names) > 1 and not (test or val):
+        train = None  # a class of this name
+    if train is None and (test or val):
+        raise InvalidData(f"{root}: has {test or val} and no folder train; put the images to train on in {root}/train/CLASS/")
+    if train is None:
+        return build_from_files(_flat(root, names), config)
+    if test is None:
+        test, val = val, None
+    return build_from_files(_parts(root, train, test, val), config)
+
+
+def _flat(root: Path, names: list[str]) -> Parts:
+    """Classes alone."""
+    if not names:
+        raise InvalidData(f"{root}: has no class folders{_table_in(root)}; give a folder that holds {_LAYOUT}")
+    listing = list_classes(root)
+    return Parts(root, root, listing.class_names, (listing.paths, listing.labels), notes=_notes(root, listing))
+
+
+def _parts(root: Path, train: str, test: str | None, val: str | None) -> Parts:
+    listing = list_classes(root / train)
+    others = {name: list_classes(root / name) for name in (test, val) if name is not None}
+    labelled = {name: (other.paths, _by_name(listing, other, root, train, name)) for name, other in others.items()}
+    notes = _notes(root, listing, *others.values())
+    if val is not None:
+        notes = (*notes, f"validation images are the {len(others[val].paths)} of {val}")
+    return Parts(
+        root,
+        root / train,
+        listing.class_names,
+        (listing.paths, listing.labels),
+        labelled[test] if test is not None else None,
+        labelled[val] if val is not None else None,
+        notes,
     )
 
 
-def _read(folder: Path, resolution: int, workers: int) -> tuple[FolderSplit, tuple[str, ...]]:
-    try:
-        class_names, samples = list_images(folder)
-    except FileNotFoundError as error:
-        raise InvalidData(f"{folder}: no class folders found; put the images in {folder}/CLASS/") from error
-    labels = torch.tensor([label for _, label in samples], dtype=torch.int64)
-    counts = torch.bincount(labels, minlength=len(class_names)).tolist()
-    empty = [name for name, count in zip(class_names, counts, strict=True) if not count]
-    if empty:
-        raise InvalidData(f"{folder}: no images in {', '.join(empty)}; add some or remove the folder")
-    return FolderSplit(tuple(path for path, _ in samples), labels, resolution, workers), class_names
+def _by_name(listing: Listing, other: Listing, root: Path, train: str, name: str) -> np.ndarray:
+    """Labels of another folder in the numbers of the training classes. Raises InvalidData for a class that those lack."""
+    if strange := sorted(set(other.class_names) - set(listing.class_names)):
+        few = ", ".join(strange[:3]) + (", ..." if len(strange) > 3 else "")
+        raise InvalidData(
+            f"{root}: {name} has the class folders {few}, and {train} does not; it may have fewer classes, but no others"
+        )
+    number = {known: i for i, known in enumerate(listing.class_names)}
+    return np.repeat(np.array([number[known] for known in other.class_names], dtype=np.int64), other.counts)
 
 
-def _check_same_classes(class_names: tuple[str, ...], test_folder: Path) -> None:
-    found = {path.name for path in test_folder.iterdir() if path.is_dir()}
-    different = sorted(found.symmetric_difference(class_names))
-    if different:
-        names = f"{test_folder.name} and train differ in the class folders {', '.join(different)}"
-        raise InvalidData(f"{test_folder.parent}: {names}; both need the same classes")
+def _notes(root: Path, *listings: Listing) -> tuple[str, ...]:
+    left_out: Counter[str] = sum((listing.left_out for listing in listings), Counter())
+    return (f"{shown(str(root))}: {left_out_words(left_out)}",) if left_out else ()
 
 
-def _load_test(folder: Path, resolution: int, workers: int) -> FolderSplit:
-    return _read(folder, resolution, workers)[0]
+def _first(names: list[str], wanted: tuple[str, ...]) -> str | None:
+    """The folder that has one of the wanted names, whatever the case of its letters."""
+    by_lower = {name.lower(): name for name in reversed(names)}
+    return next((by_lower[name] for name in wanted if name in by_lower), None)
 
 
-def _fingerprint(root: Path, paths: tuple[str, ...]) -> str:
-    lines = (f"{Path(path).relative_to(root).as_posix()}\0{Path(path).stat().st_size}\n" for path in paths)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()[:12]
+def _table_in(root: Path) -> str:
+    tables = sorted(name for name in os.listdir(root) if name.lower().endswith((".csv", ".tsv")))
+    return f" (is --data csv:{root / tables[0]} meant?)" if tables else ""

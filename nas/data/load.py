@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from nas.data.config import DataConfig
+from nas.data.csv_list import load_csv
 from nas.data.dataset import Dataset
 from nas.data.digits import load_digits
 from nas.data.fashion_mnist import load_fashion_mnist
@@ -24,6 +25,7 @@ SOURCES: dict[str, Callable[[DataConfig], Dataset]] = {
     "cifar100": load_cifar,
     "npz:FILE": load_npz,
     "imagefolder:DIR": load_imagefolder,
+    "csv:FILE": load_csv,
 }
 
 
@@ -44,8 +46,8 @@ def _suggestion(name: str) -> str:
     path = Path(name).expanduser()
     if path.is_dir():
         return f" (did you mean imagefolder:{name}?)"
-    if path.suffix == ".npz":
-        return f" (did you mean npz:{name}?)"
+    if (kind := path.suffix.lower().lstrip(".")) in ("npz", "csv"):
+        return f" (did you mean {kind}:{name}?)"
     kinds = {_kind(known)[0]: known for known in SOURCES}
     close = get_close_matches(_kind(name.lower())[0], kinds, n=1, cutoff=0.5)
     return f" (did you mean {kinds[close[0]]}?)" if close else ""

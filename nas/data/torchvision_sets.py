@@ -1,4 +1,4 @@
-"""What is taken of torchvision.datasets: downloads of well-known data sets, and the listing of image folders."""
+"""What is taken of torchvision.datasets: downloads of well-known data sets."""
 
 from __future__ import annotations
 
@@ -30,14 +30,6 @@ def download_fashion_mnist(root: Path) -> None:
         "fashion-mnist", root, "install Debian's dataset-fashion-mnist, or give the folder of its files as --data-dir"
     ):
         torchvision.datasets.FashionMNIST(str(root), download=True)
-
-
-def list_images(folder: Path) -> tuple[tuple[str, ...], list[tuple[str, int]]]:
-    """The class names below `folder`, sorted, and (path, class) of all images, in order. Raises FileNotFoundError."""
-    import torchvision.datasets
-
-    found = torchvision.datasets.ImageFolder(str(folder), allow_empty=True)
-    return tuple(found.classes), found.samples
 
 
 def _read_cifar(name: str, root: Path, part: Part) -> Arrays:
