@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from nas.cli import telling
 from nas.cli.job import configuration, make_job
 from nas.cli.main import app
 from nas.cli.pruning import flow as pruning
@@ -17,8 +18,8 @@ from nas.cli.quantizing import flow as quantizing
 from nas.cli.quantizing.job import make_quantize_job, quantize_configuration
 from nas.cli.quantizing.settings import QuantizeSettings
 from nas.cli.recipe import read_recipe
-from nas.cli.running import augmentation_line
 from nas.cli.settings import Settings, of_run
+from nas.cli.telling import augmentation_line
 from nas.rundir import RunDir
 
 NETWORK = "cifar-resnet20"
@@ -69,7 +70,7 @@ def test_own_data_are_mirrored_only_where_that_is_asked_for(own, made):
 @pytest.mark.parametrize(("made", "flow"), [(pruned, pruning), (quantized, quantizing)])
 def test_it_is_said_first_where_something_is_trained(own, made, flow, monkeypatch):
     said = []
-    monkeypatch.setattr(flow, "log", said.append)
+    monkeypatch.setattr(telling, "log", said.append)
     job, _ = made(own)
     flow.describe(job)
     assert sum(line.startswith("training images: ") for line in said) == 1

@@ -1,6 +1,7 @@
 """Splits, batches, and the data sets that come as arrays."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -290,3 +291,13 @@ def test_cifar10() -> None:
     np.testing.assert_allclose(data.mean, (0.4914, 0.48216, 0.44653), atol=1e-3)
     np.testing.assert_allclose(data.std, (0.24703, 0.24349, 0.26159), atol=1e-3)
     assert data.class_names[0] == "airplane" and len(data.load_test()) == 10000
+
+
+def test_classes_with_one_image_are_drawn_regardless_of_class(npz) -> None:
+    labels = np.arange(30)
+    config = npz(train_labels=labels, class_names=None)
+    assert "class '0' has 1 training image; give at least 2" in refused(config)
+    data = load(replace(config, least=1))
+    assert (len(data.train), len(data.val), data.classes) == (27, 3, 30)
+    assert sorted([*data.train.labels.tolist(), *data.val.labels.tolist()]) == list(range(30))
+    assert data.notes == ("30 classes have one image: those for validation are drawn regardless of class, and may lack some",)

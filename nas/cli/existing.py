@@ -15,6 +15,7 @@ from nas.budget import Budget
 from nas.cli.job import check_precision, circumstances, described, precision
 from nas.cli.pruning.original import Original, statistics_of
 from nas.cli.shared_settings import ExistingSettings, TrainingSettings
+from nas.cli.telling import noted
 from nas.data.augment import Augmentation, Wanted, augmentation_for
 from nas.data.dataset import Dataset
 from nas.data.load import DataConfig, load
@@ -65,7 +66,8 @@ def read_data(settings: ExistingSettings) -> Dataset | None:
     if settings.data is None:
         return None
     folder = Path(settings.data_dir) if settings.data_dir else None
-    return load(DataConfig(settings.data, folder, settings.resolution))
+    # what is only cut or rounded needs no validation by class: one image of each will do
+    return load(DataConfig(settings.data, folder, settings.resolution, least=2 if settings.trains else 1))
 
 
 def data_for(original: Original, data: Dataset | None, device: torch.device) -> Dataset | None:
@@ -114,6 +116,7 @@ def configuration(job: ExistingJob, command: str, objectives: Sequence[str], tra
         "objectives": list(objectives),
         "space": {"name": f"{command}:{job.original.name}", "version": 1, "settings": dict(job.original.source)},
         "data": described(job.data) if job.data is not None else {},
+        "notes": noted(job.data) if job.data is not None else [],
     }
     if training is not None:
         value |= {"training": vars(training), "augmentation": vars(augmentation_of(job))}

@@ -103,7 +103,7 @@ def _written(original: Original, name: str, path: Path, images: Tensor, toleranc
 def _data(wanted: Wanted) -> Dataset | None:
     """The data that were named, or those of the run."""
     if wanted.data is not None:
-        return load(DataConfig(wanted.data))
+        return load(DataConfig(wanted.data, least=1))
     folder = run_of(wanted.network)
     if folder is None:
         return None

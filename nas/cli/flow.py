@@ -15,9 +15,10 @@ from nas.cli.deliver import deliver, header
 from nas.cli.job import Job, configuration, make_job
 from nas.cli.latency import TABLE
 from nas.cli.progress import log
-from nas.cli.running import augmentation_line, concluded, working
+from nas.cli.running import concluded, working
 from nas.cli.settings import Settings, read
 from nas.cli.stages import searched, trained_supernet
+from nas.cli.telling import tell_data
 from nas.cli.timing import timed
 from nas.errors import InvalidBudget, InvalidSetting
 from nas.evaluation.supernet import SupernetEvaluator
@@ -75,7 +76,7 @@ def start(job: Job, run: RunDir, resumed: Path | None) -> None:
     if not resumed and job.own_latency is not None:
         run.write_text(TABLE, table_text(job.own_latency.predictor.table))
     log(describe(job))
-    log(augmentation_line(job.data, job.augmentation, job.settings.flip))
+    tell_data(job.data, job.augmentation, job.settings.flip)
 
 
 def describe(job: Job) -> str:

@@ -18,6 +18,7 @@ from nas.budget import Budget, Cost, parse_all
 from nas.cli.latency import LATENCY, bench_of, cost_models
 from nas.cli.settings import Settings, command_line
 from nas.cli.space import sizing, space_of, space_options
+from nas.cli.telling import noted
 from nas.cost.counting import count
 from nas.data.augment import Augmentation, Wanted, augmentation_for
 from nas.data.dataset import Dataset
@@ -152,6 +153,7 @@ def configuration(job: Job, command: str) -> dict[str, Any]:
         "training": vars(job.training),
         "augmentation": vars(job.augmentation),
         "data": described(job.data),
+        "notes": noted(job.data),
     }
     return json.loads(json.dumps(value))
 

@@ -15,11 +15,9 @@ from nas.cli.errors import Interrupted
 from nas.cli.layers import write_layers
 from nas.cli.progress import log
 from nas.cost.measure import BUSY
-from nas.data.augment import Augmentation
 from nas.data.dataset import Dataset
 from nas.data.load import DataConfig, load
 from nas.errors import InvalidSetting, VerificationFailed
-from nas.report.augmentation import augmentation_words
 from nas.report.contents import VERIFY, network
 from nas.report.write import write_report
 from nas.rundir import RunDir
@@ -80,17 +78,11 @@ def failures(verdict: Mapping[str, Any]) -> list[str]:
     return [f"{name} ({row['detail']})" for name, row in rows if not row["ok"]]
 
 
-def augmentation_line(data: Dataset, augmentation: Augmentation, asked: bool | None) -> str:
-    """How training images are varied; `asked` is what the user said of mirroring, which only the user can know of own data."""
-    remedy = "; --flip if a mirrored image keeps its class" if data.flip is None and asked is None else ""
-    return f"training images: {augmentation_words(vars(augmentation))}{remedy}"
-
-
 def data_of(config: Mapping[str, Any]) -> Dataset:
     """The data that a run read, by its configuration. Raises InvalidData."""
     options = config["options"]
     folder = Path(options["data_dir"]) if options.get("data_dir") else None
-    return load(DataConfig(options["data"], folder, config["data"]["resolution"]))
+    return load(DataConfig(options["data"], folder, config["data"]["resolution"], least=1))
 
 
 def refuse_changes(run: RunDir, config: Mapping[str, Any]) -> None:

@@ -40,6 +40,11 @@ class ExistingSettings(TrainingSettings):
     threads: int | None = None
     seed: int = 0
 
+    @property
+    def trains(self) -> bool:
+        """Whether anything is trained where there are data."""
+        raise NotImplementedError
+
     def to_json(self) -> dict[str, object]:
         """Plain data for config.json."""
         return asdict(self)

@@ -61,7 +61,7 @@ def load_csv(config: DataConfig) -> Dataset:
         for part, chosen in parts.items()
         if chosen
     }
-    notes = (f"{path}: {left_out_words(left_out)}",) if left_out else ()
+    notes = (left_out_words(left_out),) if left_out else ()
     salt = "\n".join(row.label for part in ("train", "val") for row in parts[part]).encode("utf-8", "surrogateescape")
     return build_from_files(
         Parts(path, path.parent, names, listed["train"], listed.get("test"), listed.get("val"), notes, salt), config

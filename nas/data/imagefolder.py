@@ -11,7 +11,7 @@ import numpy as np
 from nas.data.config import DataConfig
 from nas.data.dataset import Dataset
 from nas.data.file_split import Parts, build_from_files
-from nas.data.listing import Listing, folders_of, left_out_words, list_classes, shown
+from nas.data.listing import Listing, folders_of, left_out_words, list_classes
 from nas.errors import InvalidData
 
 # in any case of letters; the first one that is there
@@ -46,14 +46,14 @@ def _flat(root: Path, names: list[str]) -> Parts:
     if not names:
         raise InvalidData(f"{root}: has no class folders{_table_in(root)}; give a folder that holds {_LAYOUT}")
     listing = list_classes(root)
-    return Parts(root, root, listing.class_names, (listing.paths, listing.labels), notes=_notes(root, listing))
+    return Parts(root, root, listing.class_names, (listing.paths, listing.labels), notes=_notes(listing))
 
 
 def _parts(root: Path, train: str, test: str | None, val: str | None) -> Parts:
     listing = list_classes(root / train)
     others = {name: list_classes(root / name) for name in (test, val) if name is not None}
     labelled = {name: (other.paths, _by_name(listing, other, root, train, name)) for name, other in others.items()}
-    notes = _notes(root, listing, *others.values())
+    notes = _notes(listing, *others.values())
     if val is not None:
         notes = (*notes, f"validation images are the {len(others[val].paths)} of {val}")
     return Parts(
@@ -78,9 +78,9 @@ def _by_name(listing: Listing, other: Listing, root: Path, train: str, name: str
     return np.repeat(np.array([number[known] for known in other.class_names], dtype=np.int64), other.counts)
 
 
-def _notes(root: Path, *listings: Listing) -> tuple[str, ...]:
+def _notes(*listings: Listing) -> tuple[str, ...]:
     left_out: Counter[str] = sum((listing.left_out for listing in listings), Counter())
-    return (f"{shown(str(root))}: {left_out_words(left_out)}",) if left_out else ()
+    return (left_out_words(left_out),) if left_out else ()
 
 
 def _first(names: list[str], wanted: tuple[str, ...]) -> str | None:

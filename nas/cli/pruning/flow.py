@@ -14,11 +14,12 @@ from nas.cli.pruning.checking import check_given, check_settings
 from nas.cli.pruning.clock import Clock
 from nas.cli.pruning.cutting import Workshop
 from nas.cli.pruning.deliver import deliver_pruned
-from nas.cli.pruning.job import PruneJob, make_prune_job, prune_configuration, trains
+from nas.cli.pruning.job import PruneJob, make_prune_job, prune_configuration
 from nas.cli.pruning.settings import PruneSettings
 from nas.cli.pruning.stages import trials_of
-from nas.cli.running import augmentation_line, concluded, was_busy, working
+from nas.cli.running import concluded, was_busy, working
 from nas.cli.settings import read
+from nas.cli.telling import tell_data
 from nas.errors import InvalidSetting
 from nas.report.words import show
 from nas.rundir import RunDir
@@ -62,8 +63,8 @@ def describe(job: PruneJob) -> None:
     data = job.data
     images = f"{data.name}: {len(data.train)} training and {len(data.val)} validation images" if data else "no data"
     log(f"{job.original.name} for images of {shape}; {images}; timed on {job.bench.target}")
-    if data is not None and trains(job):
-        log(augmentation_line(data, job.augmentation, job.settings.flip))
+    if data is not None:
+        tell_data(data, job.augmentation if job.settings.trains else None, job.settings.flip)
     if not job.original.trained:
         log("warning: no --weights were given, so a network with random weights is cut")
     if data is None:

@@ -133,12 +133,8 @@ def calibration_of(job: PruneJob) -> Calibration:
 
 def prune_configuration(job: PruneJob) -> dict[str, Any]:
     """The content of config.json."""
-    return configuration(job, "prune", job.objectives, job.training if trains(job) else None)
-
-
-def trains(job: PruneJob) -> bool:
-    """Whether anything is trained: the cut network, or one that grows."""
-    return job.data is not None and (job.epochs > 0 or job.settings.method == "grow")
+    trained = job.data is not None and job.settings.trains
+    return configuration(job, "prune", job.objectives, job.training if trained else None)
 
 
 def aims_of(settings: PruneSettings) -> tuple[Aim, ...]:

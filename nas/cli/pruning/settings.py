@@ -30,6 +30,11 @@ class PruneSettings(ExistingSettings):
     precision: str = "fp32"
 
     @property
+    def trains(self) -> bool:
+        """Whether anything is trained where there are data: the cut network, or one that grows."""
+        return self.finetune_epochs != 0 or self.method == "grow"
+
+    @property
     def zeros(self) -> float | None:
         """The share of weights that is to be zero; None for methods that set none, whatever a recipe says for all passes."""
         return self.sparsity if self.method == SPARSE else None

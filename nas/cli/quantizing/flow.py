@@ -15,8 +15,9 @@ from nas.cli.quantizing.deliver import deliver_quantized
 from nas.cli.quantizing.job import QuantizeJob, check_given, check_settings, make_quantize_job, quantize_configuration
 from nas.cli.quantizing.settings import QuantizeSettings
 from nas.cli.quantizing.stages import trials_of
-from nas.cli.running import augmentation_line, concluded, was_busy, working
+from nas.cli.running import concluded, was_busy, working
 from nas.cli.settings import read
+from nas.cli.telling import tell_data
 from nas.cost.counting import count
 from nas.report.words import show
 from nas.rundir import RunDir
@@ -48,8 +49,8 @@ def describe(job: QuantizeJob) -> None:
     """Say what the work is about, and what is doubtful in it."""
     shape = "x".join(map(str, job.original.shape))
     log(f"{job.original.name} for images of {shape}, {len(job.network.layers)} layers; timed on {job.bench.target}")
-    if job.data is not None and job.epochs:
-        log(augmentation_line(job.data, job.augmentation, job.settings.flip))
+    if job.data is not None:
+        tell_data(job.data, job.augmentation if job.settings.trains else None, job.settings.flip)
     if not job.original.trained:
         log("warning: no --weights were given, so a network with random weights is quantized")
     if uncounted := count(job.original.plan).uncounted:

@@ -24,5 +24,10 @@ class QuantizeSettings(ExistingSettings):
     batch_size: int = 128
     mixup: float = 0.0
 
+    @property
+    def trains(self) -> bool:
+        """Whether the rounded network is trained."""
+        return self.method == "qat"
+
 
 QUANTIZE_DEFAULTS = QuantizeSettings()

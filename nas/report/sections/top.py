@@ -26,6 +26,8 @@ def notices(contents: Contents) -> list[str]:
     failed = [str(check["name"]) for check in contents.verify.get("checks", ()) if not check["ok"]]
     if failed:
         notes.append(f"Verification failed: {'; '.join(failed)}.")
+    told = contents.config.get("notes")
+    notes += [f"Data: {note}." for note in told if isinstance(note, str)] if isinstance(told, list) else []
     if contents.foreign_table:
         notes.append(
             f"The search was guided by the latency table of another target (--accept-foreign-table): {contents.foreign_table}."
