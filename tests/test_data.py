@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import nas.data.npz
 from nas.data.arrays import channel_statistics
 from nas.data.config import DataConfig
 from nas.data.dataset import ArraySplit, Subset, epoch_batches, plain_batches, stratified_split
@@ -218,8 +219,8 @@ def test_the_fingerprint_sees_training_images_and_labels_alone(npz) -> None:
 
 def test_test_images_are_not_read_before_they_are_asked_for(npz, monkeypatch: pytest.MonkeyPatch) -> None:
     config, read = npz(), []
-    original = np.lib.npyio.NpzFile.__getitem__
-    monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", lambda self, key: read.append(key) or original(self, key))
+    original = nas.data.npz._array
+    monkeypatch.setattr(nas.data.npz, "_array", lambda archive, name: read.append(name) or original(archive, name))
     data = load(config)
     assert read == ["train_images", "train_labels", "test_labels"]
     data.load_test()

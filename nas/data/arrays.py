@@ -82,7 +82,7 @@ def check_headers(where: str, part: Part, images: Header, labels: Header) -> Non
         raise InvalidData(f"{where}: {names[0]} has shape {images.shape} and so no pixel; give at least one image")
     if images.shape[1] != images.shape[2]:
         raise InvalidData(f"{where}: {names[0]} has shape {images.shape}; expected square (N, H, W, C): crop or transpose it")
-    if not np.issubdtype(labels.dtype, np.integer):
+    if labels.dtype.kind not in "iu":
         raise InvalidData(f"{where}: {names[1]} is {labels.dtype}; expected integers 0..K-1, so number the classes")
     if len(labels.shape) != 1:
         raise InvalidData(f"{where}: {names[1]} has shape {labels.shape}; reshape it to (N,)")
@@ -116,6 +116,9 @@ def check_labels(where: str, labels: Tensor, names: tuple[str, ...] = (), least:
         raise InvalidData(f"{where}: all training images are of one class; give at least two classes")
     if names and len(names) != len(values):
         raise InvalidData(f"{where}: class_names has {len(names)} names for {len(values)} classes; name each class once")
+    if len(set(names)) < len(names):
+        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        raise InvalidData(f"{where}: class_names has {twice!r} twice; name each class once")
     class_names = names or tuple(map(str, values))
     if counts.min() < least:
         which = f"class {class_names[int(counts.argmin())]!r} has 1 training image"

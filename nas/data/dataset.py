@@ -138,8 +138,8 @@ def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor
     """
     values = labels.numpy()
     held_out = np.zeros(len(values), dtype=bool)
-    for label in np.unique(values):
-        members = np.flatnonzero(values == label)
+    found, starts = np.unique(np.sort(values), return_index=True)
+    for label, members in zip(found, np.split(np.argsort(values, kind="stable"), starts[1:]), strict=True):
         count = min(max(1, round(len(members) * fraction)), len(members) - 1)
         held_out[numpy_rng(seed, "split", int(label)).permutation(members)[:count]] = True
     return torch.from_numpy(np.flatnonzero(~held_out)), torch.from_numpy(np.flatnonzero(held_out))
