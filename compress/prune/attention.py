@@ -54,15 +54,24 @@ def prepare(module: nn.Module) -> nn.Module:
     """
     try:
         network = copy.deepcopy(module)
-    except (RuntimeError, TypeError) as error:
-        raise InvalidSetting(
-            f"{type(module).__name__} cannot be copied ({reason(error)}); give a network that was not run yet"
-        ) from error
+    except Exception as error:  # parts of the user's own can raise anything
+        raise InvalidSetting(f"{type(module).__name__} cannot be copied ({reason(error)}); {_remedy(module)}") from error
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.MultiheadAttention and not isinstance(parent, FUSED) and _is_plain(child):
                 setattr(parent, name, SelfAttention(child).train(child.training))
     return network
+
+
+def _remedy(module: nn.Module) -> str:
+    """What to do about a module that cannot be copied: mostly it keeps a tensor that was computed with gradients."""
+    for path, part in module.named_modules():
+        for name, value in vars(part).items():
+            if isinstance(value, Tensor) and value.grad_fn is not None:
+                return (
+                    f"{f'{path}.{name}'.lstrip('.')} was computed with gradients: store it detached, or compute it in forward"
+                )
+    return "give a module that copy.deepcopy copies"
 
 
 def attentions(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn as nn
 
+from compress.prune.adapting import Logits, materialized, plain
 from compress.prune.cifar_resnet import CIFAR_RESNETS, INPUT_SHAPE
 from compress.prune.history import History, replay
 from compress.prune.pipeline import example_of
@@ -20,12 +20,12 @@ from compress.prune.sparse_training import activated
 from nas import files
 from nas.architecture import Architecture, SearchSpace
 from nas.cli.keys import key_of, record_of
-from nas.cli.own_code import module_of_function
+from nas.cli.modules import MODULES
 from nas.cli.space import space_of
 from nas.cli.trust import PREFIX, require
 from nas.cost.onnx_plan import onnx_plan
-from nas.cost.trace import Untraceable, trace
-from nas.errors import InvalidSetting, MissingPackage
+from nas.cost.trace import trace
+from nas.errors import InvalidSetting, NasError
 from nas.plan import Plan
 from nas.report.passes import COMPRESS, pass_runs
 from nas.rundir import CONFIG, RunDir
@@ -131,14 +131,28 @@ def build(source: Mapping[str, Any]) -> nn.Module:
     if "pruned" in source:
         earlier = source["pruned"]
         return replay(build(earlier), History.from_json(source["history"]), example_of(shape_of(earlier)))
+    return finished(made(source), source)
+
+
+def made(source: Mapping[str, Any], seed: int = 0) -> nn.Module:
+    """The module of a source as its constructor makes it, under the names that weights of it have."""
     name = str(source["network"])
-    if name.startswith(PREFIX):
+    if own := name.startswith(PREFIX):
         require(name.removeprefix(PREFIX))
     with torch.random.fork_rng():  # constructors draw from the global generator: what they draw is then always the same
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         module = _named(name, source["classes"])
-    activation = source.get("activation")
-    return activated(module, activation, example_of(shape_of(source))) if activation else module
+        return materialized(module, example_of(shape_of(source))) if own else module
+
+
+def finished(module: nn.Module, source: Mapping[str, Any]) -> nn.Module:
+    """What a source says to be done with a module that was made: weights made plain, one output, another activation."""
+    if str(source["network"]).startswith(PREFIX):
+        plain(module)
+    if "output" in source:
+        module = Logits(module, source["output"])
+    name = source.get("activation")
+    return activated(module, name, example_of(shape_of(source))) if name else module
 
 
 def reload(folder: Path) -> nn.Module:
@@ -204,10 +218,14 @@ def _plan_of_module(text: str, shape: Shape | None) -> Network:
     shape = shape or DEFAULT_SHAPE
     try:
         with torch.device("meta"):  # shapes are enough, and weights take time
-            plan = trace(module_of(text), torch.zeros(1, *shape))
-    except (RuntimeError, Untraceable):  # some constructors compute with what they make
-        plan = trace(module_of(text), torch.zeros(1, *shape))
-    return Network(text, plan)
+            return Network(text, _traced(text, shape))
+    except (RuntimeError, NasError):  # some constructors compute with what they make
+        return Network(text, _traced(text, shape))
+
+
+def _traced(text: str, shape: Shape) -> Plan:
+    example = torch.zeros(1, *shape)
+    return trace(materialized(module_of(text), example), example)
 
 
 def _plan_of_onnx(text: str, shape: Shape | None) -> Network:
@@ -227,56 +245,18 @@ def _plan_of_architecture(text: str, shape: Shape | None) -> Network:
 PLANS: dict[str, Callable[[str, Shape | None], Network]] = {
     "torchvision:": _plan_of_module,
     "timm:": _plan_of_module,
-    "python:": _plan_of_module,
+    PREFIX: _plan_of_module,
     ".onnx": _plan_of_onnx,
 }
 
 
-# -- modules
-
-
-def _torchvision(name: str, classes: int | None) -> nn.Module:
-    from torchvision import models  # only where one is named
-
-    known = models.list_models(module=models)
-    if name not in known:
-        raise _unknown_model("torchvision", name, known)
-    return models.get_model(name, weights=None, **_heads(classes))
-
-
-def _timm(name: str, classes: int | None) -> nn.Module:
-    try:
-        import timm  # an extra
-    except ImportError as error:
-        raise MissingPackage(f"timm:{name} needs timm; install it with: pip install 'netcarver[timm]'") from error
-    if not timm.is_model(name):
-        raise _unknown_model("timm", name, timm.list_models())
-    return timm.create_model(name, pretrained=False, **_heads(classes))
-
-
-MODULES: dict[str, Callable[[str, int | None], nn.Module]] = {
-    "torchvision:": _torchvision,
-    "timm:": _timm,
-    PREFIX: module_of_function,
-}
-
-
-def _heads(classes: int | None) -> dict[str, Any]:
-    return {} if classes is None else {"num_classes": classes}
-
-
-def _unknown_model(library: str, name: str, known: list[str]) -> InvalidSetting:
-    near = get_close_matches(name, known, n=3) or known[:3]
-    return InvalidSetting(f"{library} has no model {name!r}; nearest: {', '.join(near)}")
+# -- architectures
 
 
 def _hint(text: str) -> str:
     if text.startswith("cifar-resnet"):
         return f" (there are {', '.join(CIFAR_RESNETS)})"
     return " (give the model.onnx beside it)" if text.endswith(".pt2") else ""
-
-
-# -- architectures
 
 
 def _read_json(path: Path) -> object:

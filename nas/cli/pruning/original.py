@@ -11,15 +11,15 @@ from typing import Any
 import torch
 import torch.nn as nn
 
-from compress.agreement import check_batches, noise_of
 from compress.export import WEIGHTS, load_weights
+from compress.prune.adapting import Logits, plain
 from compress.prune.attention import prepare
 from compress.prune.cifar_resnet import CIFAR_RESNETS, INPUT_SHAPE, MEAN, STD
-from compress.prune.pipeline import example_of
 from compress.prune.saved import read_history, read_source
 from compress.prune.sources import load_into
 from compress.quantize.saved import QUANTIZATION
 from nas.cli.progress import log
+from nas.cli.pruning.trying import check_logits, output_of
 from nas.cli.shared_settings import ExistingSettings
 from nas.cli.sources import (
     BEST,
@@ -27,8 +27,8 @@ from nas.cli.sources import (
     DEFAULT_SHAPE,
     Shape,
     architecture_of,
-    build,
     full_name,
+    made,
     pruned_folder,
     read_shape,
     reload,
@@ -36,7 +36,7 @@ from nas.cli.sources import (
     shape_of,
     tidied,
 )
-from nas.cli.trust import called_with
+from nas.cli.trust import PREFIX, called_with
 from nas.cost.trace import trace
 from nas.data.dataset import Dataset
 from nas.errors import InvalidSetting
@@ -48,8 +48,6 @@ from nas.training.calibration import recalibrate
 
 # images that norms of random weights are fitted to
 NOISE = 8
-# networks that bring their own number of classes
-OWN_CLASSES = ("python:",)
 
 
 @dataclass(frozen=True)
@@ -87,19 +85,21 @@ def read_original(settings: ExistingSettings, data: Dataset | None) -> Original:
             f"{text!r}: only nas prune keeps weights of each of its networks; give the run for the one that it delivered, "
             "write the files of another one with nas extract, or name --weights"
         )
-    classes = data.classes if data is not None and not text.startswith(OWN_CLASSES) else None
+    classes = data.classes if data is not None and not text.startswith(PREFIX) else None
     shape = _image_shape(settings, text, data)
     source = {"network": text, "classes": classes, "shape": list(shape)}
     with called_with(settings.network):
-        module = build(source)
+        module = made(source).eval()
+        trained = bool(weights) or _brings_weights(module, source)
     mean, std = _statistics(text, module)
     if weights:
         about = f" ({data.name} has {classes} classes)" if data is not None and classes else ""
         for line in load_into(module, Path(weights), about):
             log(line)
-    original = Original(text, prepare(module).eval(), shape, source, mean, std, bool(weights))
+    module, source = _usable(module, source, data)
+    original = Original(text, prepare(module).eval(), shape, source, mean, std, trained)
     _check(original, data)
-    if not weights and data is None:
+    if not trained and data is None:
         recalibrate(original.module, [torch.randn(NOISE, *shape, generator=generator(0, "norms"))])
     return original
 
@@ -143,6 +143,33 @@ def _of_run(text: str, weights: str | None, data: Dataset | None) -> Original:
     return original
 
 
+def _usable(module: nn.Module, source: dict[str, Any], data: Dataset | None) -> tuple[nn.Module, dict[str, Any]]:
+    """A network of the user's own with plain weights and one output, and the source that makes it so again."""
+    if not source["network"].startswith(PREFIX):
+        return module, source
+    name = source["network"]
+    for line in plain(module):
+        log(f"{name}: {line}")
+    key, shapes = output_of(name, module, shape_of(source), data)
+    if key is None:
+        return module, source
+    log(f"{name}: of its outputs ({shapes}) {key!r} is taken for the logits")
+    return Logits(module, key), {**source, "output": key}
+
+
+def _brings_weights(module: nn.Module, source: Mapping[str, Any]) -> bool:
+    """Whether the user's own function gives trained weights: these do not depend on the seed."""
+    if not source["network"].startswith(PREFIX):
+        return False
+    other = made(source, seed=1).state_dict()
+    return all(torch.equal(t, other[name]) for name, t in module.state_dict().items())
+
+
+def _check(original: Original, data: Dataset | None) -> None:
+    """Raise InvalidSetting if the network cannot be run, or gives other classes than the data have."""
+    check_logits(original.name, original.module, original.shape, data)
+
+
 def _image_shape(settings: ExistingSettings, text: str, data: Dataset | None) -> Shape:
     """That of the data, or else --shape, the network's own with --resolution. Raises InvalidSetting for two answers."""
     if data is not None:
@@ -164,25 +191,3 @@ def _statistics(text: str, module: nn.Module) -> tuple[tuple[float, ...] | None,
     if text in CIFAR_RESNETS or text.startswith("torchvision:"):
         return MEAN, STD  # those of ImageNet, which the CIFAR weights took over
     return None, None
-
-
-def _check(original: Original, data: Dataset | None) -> None:
-    """Run the network once. Raises InvalidSetting if it cannot be, or gives other classes than the data have."""
-    example = example_of(original.shape)
-    shape = "x".join(map(str, original.shape))
-    try:
-        with torch.no_grad():
-            logits = original.module(example)
-    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-        first = str(error).strip().partition("\n")[0][:200]
-        remedy = "choose another --shape" if data is None else f"{data.name} has such images: give others, or a --resolution"
-        raise InvalidSetting(f"{original.name} does not run on images of {shape} ({first}); {remedy}") from error
-    if not (isinstance(logits, torch.Tensor) and logits.ndim == 2 and len(logits) == 2):
-        kind = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise InvalidSetting(f"{original.name} gives {kind} for two images; expected logits (2, classes): give a classifier")
-    check_batches(original.name, original.module, noise_of(original.shape))
-    if data is not None and logits.shape[1] != data.classes:
-        raise InvalidSetting(
-            f"{original.name} tells {logits.shape[1]} classes apart, and {data.name} has {data.classes} "
-            f"({', '.join(data.class_names[:3])}, ...); give the data that it was trained on"
-        )
