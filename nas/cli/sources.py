@@ -99,7 +99,7 @@ def read_network(text: str, shape: Shape | None = None) -> Network:
 
 def _named(text: str, classes: int | None) -> nn.Module:
     """A network by its name; a run or an architecture is read for its architecture alone, which ends."""
-    if text in CIFAR_RESNETS or text.startswith(tuple(MODULES)):
+    if text in CIFAR_RESNETS or text.startswith(tuple(MODULES)) or text.endswith(".onnx"):
         return module_of(text, classes)
     space, arch = architecture_of(text)
     return space.network(arch)

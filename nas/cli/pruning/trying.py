@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from compress.agreement import check_batches, noise_of
 from compress.prune.adapting import chosen_logits, outputs_of
 from compress.prune.pipeline import example_of
+from nas.cost.trace import trace
 from nas.cost.users_code import place_of
 from nas.data.dataset import Dataset
 from nas.errors import InvalidSetting
@@ -44,7 +45,11 @@ def check_logits(name: str, module: nn.Module, shape: tuple[int, int, int], data
     if not (isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == 2):
         kind = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise InvalidSetting(f"{name} gives {kind} for two images; expected logits (2, classes): {_shaped(logits)}")
-    check_batches(name, module, noise_of(shape))
+    try:
+        check_batches(name, module, noise_of(shape))
+    except InvalidSetting:
+        trace(module, example_of(shape))  # a branch on values of tensors answers so, too, and is named with its line
+        raise
     if data is not None and logits.shape[1] != data.classes:
         raise InvalidSetting(
             f"{name} tells {logits.shape[1]} classes apart, and {data.name} has {data.classes} "
