@@ -18,7 +18,9 @@ class Layer:
     """One operation with its fused norm and activation.
 
     `op` is one of nas.cost.counting.MACS; `inputs` are layer names, or "input". Sizes are (height, width), (1, 1) after global
-    pooling. `norm` is batch normalization with scale and shift; `act` the name of the activation, "" for none.
+    pooling. `norm` is batch normalization with scale and shift; `act` the name of the activation, "" for none. A layer that
+    has not its `own` weights reads those of an earlier layer, or some that the network computes. `inner_macs` and
+    `inner_outputs` are multiply-adds and product outputs of a layer that is composed of several operations.
     """
 
     name: str
@@ -36,6 +38,9 @@ class Layer:
     act: str = ""
     weight_bits: int = 32
     act_bits: int = 32
+    own: bool = True
+    inner_macs: int = 0
+    inner_outputs: int = 0
 
     @property
     def out_elements(self) -> int:

@@ -34,7 +34,7 @@ def test_a_small_network_by_hand():
 def test_mobilenet_v2_is_the_papers_300_million():
     found = recount(torchvision.models.mobilenet_v2(), torch.zeros(1, 3, 224, 224))
     assert (found.value("macs"), found.value("params"), found.uncounted) == (300_774_272, 3_504_872, ())
-    assert {m.method for m in found.metrics.values()} == {"fvcore"}
+    assert {m.method for m in found.metrics.values()} == {"operations of a run"}
 
 
 class Attention(nn.Module):
@@ -83,7 +83,7 @@ class Fourier(nn.Module):
 
 
 def test_what_has_no_rule_is_named():
-    assert recount(Fourier(), torch.zeros(1, 3, 8, 8)).uncounted == ("aten::fft_rfft2",)
+    assert recount(Fourier(), torch.zeros(1, 3, 8, 8)).uncounted == ("aten::_fft_r2c",)
 
 
 @pytest.mark.parametrize("look", [recount, trace])

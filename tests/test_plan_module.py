@@ -7,7 +7,7 @@ from torch import nn
 
 from nas.cost.counting import count
 from nas.cost.trace import trace
-from nas.cost.trace_handlers import MODULES
+from nas.cost.trace_names import ACTS
 from nas.errors import InvalidSetting
 from nas.plan import ConvSpec, Layer, Plan, conv
 from nas.runtimes.onnx_graph import onnx_bytes
@@ -19,7 +19,7 @@ from search_spaces import SPACES
 from search_spaces.staged import DataShape
 
 TORCHVISION = ["resnet18", "mobilenet_v2", "mobilenet_v3_small"]
-ACTIVATIONS = [m for m in MODULES if m.__module__.endswith(".activation") and m not in (nn.MultiheadAttention, nn.Softmax)]
+ACTIVATIONS = [*ACTS]
 
 
 def foreign(name):

@@ -34,7 +34,7 @@ def test_operations_of_other_peoples_networks(run):
 @pytest.mark.parametrize(
     ("equation", "shapes", "macs"),
     [
-        ("bchw,bcwd->bhd", [(1, 4, 8, 8), (1, 1, 8, 5)], 4 * 8 * 8 * 5),  # c of the second is broadcast
+        ("bchw,bcwd->bhd", [(1, 4, 8, 8), (1, 1, 8, 5)], 8 * 8 * 5),  # c of the second is broadcast: torch sums over it first
         ("bchw,bcwd->bchd", [(1, 4, 8, 8), (1, 1, 8, 5)], 4 * 8 * 8 * 5),
         ("...ij,...jk->...ik", [(1, 3, 4, 5), (3, 5, 6)], 3 * 4 * 5 * 6),
     ],
@@ -43,14 +43,13 @@ def test_products_by_letters(equation, shapes, macs):
     second = torch.zeros(shapes[1])
     module = Graph(lambda m, x: torch.einsum(equation, x, second))
     assert recount(module, torch.zeros(shapes[0])).value("macs") == macs
-    if "." not in equation:
-        assert count(traced(module, *shapes[0])).value("macs") == macs
+    assert count(traced(module, *shapes[0])).value("macs") == macs
 
 
-def test_a_product_of_three_is_never_counted_too_low():
+def test_a_product_of_three_costs_what_its_products_of_two_do():
     module = Graph(lambda m, x: torch.einsum("bchw,wd,de->bche", x, torch.zeros(8, 5), torch.zeros(5, 6)))
-    assert recount(module, torch.zeros(1, 3, 8, 8)).value("macs") == 3 * 8 * 8 * 5 * 6
-    assert count(traced(module, 1, 3, 8, 8)).uncounted == ("einsum (einsum)",)
+    assert recount(module, torch.zeros(1, 3, 8, 8)).value("macs") == 3 * 8 * (8 * 5 + 5 * 6)
+    assert count(traced(module, 1, 3, 8, 8)).value("macs") == 3 * 8 * (8 * 5 + 5 * 6)
 
 
 @pytest.mark.parametrize(
@@ -140,10 +139,9 @@ def test_a_forward_that_was_put_in_place_of_another():
 def test_padding_by_a_word_is_counted_twice_alike():
     module = nn.Sequential(nn.Conv2d(3, 4, 3, padding="same"), nn.ReLU())
     assert_counts_agree(module, torch.zeros(1, 3, 8, 8))
-    unbatched = Graph(lambda m, x: m.conv(x[0]))
-    assert count(traced(unbatched, 1, 3, 8, 8)).uncounted == ("Conv2d (conv)",)
+    assert_counts_agree(Graph(lambda m, x: m.conv(x[0])), torch.zeros(1, 3, 8, 8))
     plan = traced(Graph(lambda m, x: F.conv2d(x[0], m.conv.weight)), 1, 3, 8, 8)
-    assert count(plan).uncounted == ("conv2d (conv2d)",) and set(plan.layers[-1].inputs) == {"input", "conv.weight"}
+    assert count(plan).value("macs") == 27 * 4 * 36 and set(plan.layers[-1].inputs) == {"input", "conv.weight"}
     assert "conv.weight" in {layer.name for layer in plan.layers}
 
 

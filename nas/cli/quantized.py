@@ -58,6 +58,6 @@ def read_quantized(folder: Path) -> QuantizedNetwork:
 def in_integers(inputs: VerifyInputs, network: Network, stored: Metric, tolerance: float = INTEGER_TOLERANCE) -> VerifyInputs:
     """What is verified of a quantized network; `stored` is the size that was promised.
 
-    Integers have no multiply-adds that fvcore could follow: those of the same layers in floating point are counted.
+    The multiply-adds of integer layers are those of the same layers in floating point.
     """
     return replace(inputs, recount=lambda _, image: recount(network.module, image), tolerance=tolerance, stored=stored)

@@ -1,6 +1,6 @@
 """Cost of a plan, counted: multiply-adds, parameters, stored size, activations, peak activation memory, bit operations.
 
-The counting rule, which nas/cost/recount.py follows with fvcore: a multiply-add is one operation, and convolutions, linear
+The counting rule, which nas/cost/operations.py follows for a run: a multiply-add is one operation, and convolutions, linear
 layers, matrix products and attention have them. Batch norm counts nothing, for it folds into the convolution before it.
 Biases, pooling, activations, elementwise arithmetic, other norms, concatenation, shuffling, padding and resizing count nothing,
 as is usual in the mobile literature. An operation that is not in MACS is unknown and not zero: `Cost.uncounted` names it.
@@ -21,6 +21,11 @@ def conv_macs(layer: Layer) -> int:
     return layer.out_elements * (layer.in_channels // layer.groups) * prod(layer.kernel)
 
 
+def transposed_macs(layer: Layer) -> int:
+    """Each input value writes a kernel window of its group's output channels (Dumoulin and Visin 2016)."""
+    return layer.in_channels * prod(layer.in_size) * (layer.out_channels // layer.groups) * prod(layer.kernel)
+
+
 def product_macs(layer: Layer) -> int:
     """Each output value reads `in_channels` values: a linear layer, or a matrix product that contracts so many."""
     return layer.out_elements * layer.in_channels
@@ -38,9 +43,11 @@ def no_macs(layer: Layer) -> int:
 
 MACS: dict[str, Callable[[Layer], int]] = {
     "conv": conv_macs,
+    "conv_transpose": transposed_macs,
     "linear": product_macs,
     "matmul": product_macs,
     "attention": attention_macs,
+    "composite": lambda layer: layer.inner_macs,
     "add": no_macs,
     "mul": no_macs,
     "elementwise": no_macs,
@@ -68,6 +75,12 @@ def conv_params(layer: Layer) -> int:
     return weights + layer.out_channels * (layer.bias + 2 * layer.norm)
 
 
+def transposed_params(layer: Layer) -> int:
+    """Weights and bias of a transposed convolution, whose groups part its outputs."""
+    weights = layer.in_channels * (layer.out_channels // layer.groups) * prod(layer.kernel)
+    return weights + layer.out_channels * layer.bias
+
+
 def batch_norm_params(layer: Layer) -> int:
     """Scale and shift of a batch norm that follows no convolution."""
     return 2 * layer.out_channels
@@ -81,6 +94,7 @@ def layer_norm_params(layer: Layer) -> int:
 # the operations of MACS that have parameters; a linear layer is a convolution with a 1x1 kernel
 PARAMS: dict[str, Callable[[Layer], int]] = {
     "conv": conv_params,
+    "conv_transpose": transposed_params,
     "linear": conv_params,
     "norm": batch_norm_params,
     "layernorm": layer_norm_params,
@@ -90,7 +104,7 @@ PARAMS: dict[str, Callable[[Layer], int]] = {
 # tensors that the network holds, and does not compute
 HELD = frozenset({"parameter", "buffer", "constant"})
 # the operations whose outputs count as activations, as in fvcore (Radosavovic et al. 2020, "Designing network design spaces")
-ACTIVATIONS = frozenset({"conv", "linear", "matmul", "attention"})
+ACTIVATIONS = frozenset({"conv", "conv_transpose", "linear", "matmul", "attention"})
 
 
 def macs(layer: Layer) -> int:
@@ -99,8 +113,13 @@ def macs(layer: Layer) -> int:
 
 
 def params(layer: Layer) -> int:
-    """Parameters of a layer, as many as its modules have."""
-    return PARAMS[layer.op](layer) if layer.op in PARAMS else 0
+    """Parameters of a layer, as many as its modules have, if they are its own."""
+    return PARAMS[layer.op](layer) if layer.own and layer.op in PARAMS else 0
+
+
+def outputs(layer: Layer) -> int:
+    """Output elements of the products of a layer, for one image."""
+    return layer.out_elements if layer.op in ACTIVATIONS else layer.inner_outputs
 
 
 def peak_bytes(plan: Plan) -> int:
@@ -126,7 +145,7 @@ TOTALS: dict[str, tuple[Callable[[Plan], int], str]] = {
     "macs": (lambda plan: sum(map(macs, _known(plan))), "multiply-adds"),
     "params": (lambda plan: sum(map(params, _known(plan))), "parameters"),
     "size_bytes": (plan_bytes, "B"),
-    "activations": (lambda plan: sum(x.out_elements for x in _known(plan) if x.op in ACTIVATIONS), "elements"),
+    "activations": (lambda plan: sum(map(outputs, _known(plan))), "elements"),
     "peak_bytes": (peak_bytes, "B"),
     "bitops": (lambda plan: sum(macs(x) * x.weight_bits * x.act_bits for x in _known(plan)), "bit operations"),
 }

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch.nn as nn
+from torch import Tensor
+from torch.nn.utils import parametrize
 
 
 @contextmanager
@@ -35,6 +37,21 @@ def left_as_it_was(module: nn.Module) -> Iterator[None]:
             if not _same(value, content):  # what refuses to be changed was not
                 value.clear()
                 (value.extend if isinstance(value, list) else value.update)(content)
+
+
+@contextmanager
+def computed_once(module: nn.Module) -> Iterator[None]:
+    """Hold what is computed of parameters alone, such as normalized weights: it is the same for every image."""
+    with parametrize.cached():
+        for part in module.modules():
+            for name in getattr(part, "parametrizations", ()):
+                getattr(part, name)
+        yield
+
+
+def fitting(module: nn.Module, images: Tensor) -> Tensor:
+    """Images in the number format of the module's weights."""
+    return next((images.to(p.dtype) for p in module.parameters() if p.is_floating_point()), images)
 
 
 def _copied(value: list | dict | set) -> list | dict | set:

@@ -1,4 +1,4 @@
-"""A torch.fx tracer that carries an example through the network as it traces, so that shapes are plain numbers.
+"""A torch.fx tracer that carries an example through the network as it traces: shapes are plain numbers, and work is counted.
 
 The plain tracer stops where a forward asks for a shape and acts on it, as hybrid and windowed transformers do. A plan is of
 one shape of images anyway. What depends on the values of tensors cannot be traced here either.
@@ -16,6 +16,7 @@ import torch.nn as nn
 from torch import Tensor, fx
 from torch.fx.node import map_aggregate
 
+from nas.cost.operations import Work, counting
 from nas.cost.trace_draft import Shape
 
 # what a tensor tells of itself without its values
@@ -64,11 +65,15 @@ class ShapedProxy(fx.Proxy):
 
 
 class ShapeTracer(fx.Tracer):
-    """Traces a module for one image (1, C, H, W); `shapes` are those of the tensors of its nodes, the first of several."""
+    """Traces a module for one image (1, C, H, W).
+
+    `shapes` are those of the tensors of its nodes, the first of several; `works` what torch computes at each of them.
+    """
 
     def __init__(self, image: Tensor) -> None:
         super().__init__()
         self.image, self.shapes = image, dict[fx.Node, Shape]()
+        self.works = dict[fx.Node, Work]()
         self._started = False
         self._unpatched = (nn.Module.__call__, nn.Module.__getattr__)
 
@@ -89,7 +94,9 @@ class ShapeTracer(fx.Tracer):
         given = _values(args)
         if kind in ("call_function", "call_method"):
             _refuse_values(target, args, kwargs)
-        proxy.value = self._carried_out(kind, target, given, _values(kwargs))
+        with counting() as counted:
+            proxy.value = self._carried_out(kind, target, given, _values(kwargs))
+        self.works[proxy.node] = counted.work
         self._note(proxy.node, proxy.value)
         # what is nothing, and what is read of arguments by name, is known and no value of the network
         known = proxy.value is None or (kind == "call_method" and isinstance(given[0], dict))

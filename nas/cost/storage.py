@@ -34,7 +34,7 @@ BITS = {
     "U64": 64,
 }
 _RANK = {name: i for i, name in enumerate(BITS)}
-_BUFFER_TYPE = {64: "I64", 32: "F32", 16: "F16", 8: "U8"}
+_HELD_TYPE = {64: "I64", 32: "F32", 16: "F16", 8: "U8"}
 _WEIGHT_TYPE = {32: "F32", 16: "F16", 8: "I8"}
 
 
@@ -75,12 +75,17 @@ def plan_bytes(plan: Plan) -> int:
 
 def layer_tensors(layer: Layer) -> list[StoredTensor]:
     """Entries of the state dict of one layer; none for a layer without parameters."""
-    return _TENSORS[layer.op](layer) if layer.op in _TENSORS else []
+    return _TENSORS[layer.op](layer) if layer.own and layer.op in _TENSORS else []
 
 
 def _conv_tensors(layer: Layer) -> list[StoredTensor]:
     shape = (layer.out_channels, layer.in_channels // layer.groups, *layer.kernel)
     return _weight_and_bias(layer, f"{layer.name}.conv", shape) + _norm_tensors(layer, f"{layer.name}.norm")
+
+
+def _transposed_tensors(layer: Layer) -> list[StoredTensor]:
+    shape = (layer.in_channels, layer.out_channels // layer.groups, *layer.kernel)
+    return _weight_and_bias(layer, layer.name, shape)
 
 
 def _linear_tensors(layer: Layer) -> list[StoredTensor]:
@@ -94,7 +99,7 @@ def _weight_and_bias(layer: Layer, prefix: str, shape: tuple[int, ...]) -> list[
         raise InvalidSetting(f"layer {layer.name!r} has weight_bits={bits}; expected a positive number of bits")
     packed = StoredTensor(f"{prefix}.weight", "U8", ((prod(shape) * bits + 7) // 8,))
     weight = StoredTensor(f"{prefix}.weight", _WEIGHT_TYPE[bits], shape) if bits in _WEIGHT_TYPE else packed
-    return [weight] + [StoredTensor(f"{prefix}.bias", "F32", shape[:1])] * layer.bias
+    return [weight] + [StoredTensor(f"{prefix}.bias", "F32", (layer.out_channels,))] * layer.bias
 
 
 def _norm_tensors(layer: Layer, prefix: str) -> list[StoredTensor]:
@@ -110,17 +115,19 @@ def _layer_norm_tensors(layer: Layer) -> list[StoredTensor]:
     return [StoredTensor(f"{layer.name}.{name}", "F32", (layer.out_channels,)) for name in names]
 
 
-def _buffer_tensors(layer: Layer) -> list[StoredTensor]:
-    if layer.act_bits in _BUFFER_TYPE:
-        return [StoredTensor(layer.name, _BUFFER_TYPE[layer.act_bits], (layer.out_elements,))]
+def _held_tensors(layer: Layer) -> list[StoredTensor]:
+    """A parameter or a buffer by itself."""
+    if layer.act_bits in _HELD_TYPE:
+        return [StoredTensor(layer.name, _HELD_TYPE[layer.act_bits], (layer.out_elements,))]
     return [StoredTensor(layer.name, "U8", ((layer.out_elements * layer.act_bits + 7) // 8,))]
 
 
 _TENSORS = {
     "conv": _conv_tensors,
+    "conv_transpose": _transposed_tensors,
     "linear": _linear_tensors,
     "norm": lambda layer: _norm_tensors(layer, layer.name),
     "layernorm": _layer_norm_tensors,
-    "parameter": lambda layer: [StoredTensor(layer.name, "F32", (layer.out_elements,))],
-    "buffer": _buffer_tensors,
+    "parameter": _held_tensors,
+    "buffer": _held_tensors,
 }

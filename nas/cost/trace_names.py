@@ -19,7 +19,26 @@ ACTS: dict[type[nn.Module], str] = {
     nn.Mish: "mish",
     nn.Softplus: "softplus",
 }
-VIEW_MODULES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout, nn.Flatten, nn.Unflatten)
+# no runtime builds these from a plan: a network with them is timed as a file
+OTHER_ACTS: dict[type[nn.Module], str] = {
+    nn.PReLU: "prelu",
+    nn.SELU: "selu",
+    nn.CELU: "celu",
+    nn.RReLU: "rrelu",
+    nn.LogSigmoid: "logsigmoid",
+    nn.Softsign: "softsign",
+    nn.Hardshrink: "hardshrink",
+    nn.Softshrink: "softshrink",
+    nn.Tanhshrink: "tanhshrink",
+    nn.Threshold: "threshold",
+}
+SOFTMAX_MODULES = (nn.Softmax, nn.LogSoftmax, nn.Softmin, nn.Softmax2d)
+SOFTMAX_FUNCTIONS = ("softmax", "log_softmax", "softmin")
+VIEW_MODULES = (
+    *(nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout),
+    *(nn.Flatten, nn.Unflatten),
+)
+ZERO_PADS = (nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d)
 VIEW_FUNCTIONS = (
     "flatten unflatten view view_as reshape reshape_as permute transpose swapaxes movedim squeeze unsqueeze expand expand_as "
     "contiguous clone to float detach chunk split unbind getitem dropout dropout2d stochastic_depth "

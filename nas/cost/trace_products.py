@@ -11,43 +11,77 @@ from typing import Any
 
 from torch import fx
 
-from nas.cost.trace_draft import Draft, along, arguments, as_map, features_last, layer_of, own, pair, sequence, unknown
+from nas.cost.trace_draft import (
+    Draft,
+    Handler,
+    along,
+    arguments,
+    as_map,
+    features_last,
+    layer_of,
+    own,
+    pair,
+    sequence,
+    solid,
+    unknown,
+    volume,
+)
 from nas.plan import Layer
 
-# by the dimensions of the weight: what reads shapes, (1, C, L) or (1, C, H, W), and what reads windows
-CONVOLUTIONS = {3: (sequence, along), 4: (as_map, pair)}
+# by the dimensions of the weight: what reads shapes, (1, C, L), (1, C, H, W) or (1, C, D, H, W), and what reads windows
+CONVOLUTIONS = {3: (sequence, along), 4: (as_map, pair), 5: (volume, solid)}
 
 
-def conv(draft: Draft, node: fx.Node) -> None:
-    """A convolution."""
-    module: Any = draft.module(node)
-    layer = _convolution(draft, node, module.weight.dim(), (module.kernel_size, module.stride), draft.inputs(node))
-    if layer is None:
-        return unknown(draft, node)
-    name = layer.name.removesuffix(".conv")  # in our networks a layer is a module that holds `conv` and `norm`
-    draft.emit(node, replace(layer, name=name, bias=module.bias is not None, groups=module.groups))
+def conv(op: str) -> Handler:
+    """A convolution, or a transposed one."""
+
+    def handle(draft: Draft, node: fx.Node) -> None:
+        module: Any = draft.module(node)
+        window = (module.kernel_size, module.stride)
+        layer = _convolution(draft, node, op, len(window[0]) + 2, window, draft.inputs(node)[:1])
+        if layer is None:
+            return unknown(draft, node)
+        name = layer.name.removesuffix(".conv")  # in our networks a layer is a module that holds `conv` and `norm`
+        draft.emit(node, replace(layer, name=name, bias=module.bias is not None, groups=module.groups))
+
+    return handle
 
 
-def conv_function(draft: Draft, node: fx.Node) -> None:
-    """A convolution by function, as the classes of other libraries that derive from nn.Conv2d call it."""
-    given = arguments(node, ("input", "weight", "bias", "stride", "padding", "dilation", "groups"))
-    weight = draft.shapes.get(given["weight"], ())
-    layer = _convolution(draft, node, len(weight), (weight[2:], given.get("stride", 1)), [given["input"]])
-    # only a layer takes its weights: what is unknown reads them
-    found = _weights(draft, given, "weight", "bias") if layer else []
-    if layer is None or not found:
-        return unknown(draft, node)
-    name = _owner(found[0]).removesuffix(".conv")
-    draft.emit(node, replace(layer, name=name, bias=len(found) > 1, groups=given.get("groups", 1)))
+def conv_function(op: str) -> Handler:
+    """A convolution by function, as the classes of other libraries that derive from nn.Conv2d call it.
+
+    Its filters may also be a buffer, be read by others, or be computed: then it reads them like its input.
+    """
+    middle = ("output_padding", "groups", "dilation") if op == "conv_transpose" else ("dilation", "groups")
+    names = ("input", "weight", "bias", "stride", "padding", *middle)
+
+    def handle(draft: Draft, node: fx.Node) -> None:
+        given = arguments(node, names)
+        weight = draft.shapes.get(given["weight"], ())
+        window = (weight[2:], given.get("stride", 1))
+        layer = _convolution(draft, node, op, len(weight), window, [given["input"]])
+        if layer is None:
+            return unknown(draft, node)
+        layer = replace(layer, groups=given.get("groups", 1))
+        found = _weights(draft, given, "weight", "bias")  # only a layer takes its weights: what is unknown reads them
+        if found:
+            name = _owner(found[0]).removesuffix(".conv")
+            return draft.emit(node, replace(layer, name=name, bias=len(found) > 1))
+        read = [given[name] for name in ("input", "weight", "bias") if given.get(name) in draft.source]
+        draft.emit(node, replace(layer, own=False, inputs=tuple(draft.source[n] for n in read)))
+
+    return handle
 
 
-def _convolution(draft: Draft, node: fx.Node, dims: int, window: tuple[Any, Any], before: Sequence[fx.Node]) -> Layer | None:
-    """A convolution of these dimensions with kernel and stride; None for an image without its batch, and for volumes."""
+def _convolution(  # noqa: PLR0913, PLR0917 - what modules and functions have in common
+    draft: Draft, node: fx.Node, op: str, dims: int, window: tuple[Any, Any], before: Sequence[fx.Node]
+) -> Layer | None:
+    """A convolution of these dimensions with kernel and stride; None for an image without its batch."""
     if dims not in CONVOLUTIONS or len(draft.shapes[node]) != dims:
         return None
     read, sides = CONVOLUTIONS[dims]
     kernel, stride = map(sides, window)
-    return replace(layer_of(draft, node, "conv", read, before), kernel=kernel, stride=stride)
+    return replace(layer_of(draft, node, op, read, before), kernel=kernel, stride=stride)
 
 
 def linear(draft: Draft, node: fx.Node) -> None:
@@ -103,14 +137,14 @@ def self_attention(draft: Draft, node: fx.Node) -> None:
     """Input projection, attention, output projection; anything else than plain self-attention is unknown."""
     module: Any = draft.module(node)
     extras = module.bias_k is not None or module.add_zero_attn or module.in_proj_weight is None
-    if len(draft.inputs(node)) != 1 or not module.batch_first or extras:
+    if len(draft.inputs(node)) != 1 or extras:
         return unknown(draft, node)
     layer = layer_of(draft, node, "linear", features_last)
     name, width = layer.name, layer.in_channels
     inner = replace(layer, name=f"{name}.in_proj", out_channels=3 * width, bias=module.in_proj_bias is not None)
     draft.emit(node, inner)
-    draft.emit(node, replace(layer, name=f"{name}.attention", op="attention", inputs=(inner.name,)))
-    outer = replace(layer, name=f"{name}.out_proj", inputs=(f"{name}.attention",), bias=module.out_proj.bias is not None)
+    draft.emit(node, replace(layer, name=f"{name}.attention", op="attention", inputs=(draft.source[node],)))
+    outer = replace(layer, name=f"{name}.out_proj", inputs=(draft.source[node],), bias=module.out_proj.bias is not None)
     draft.emit(node, outer)
 
 
@@ -142,11 +176,12 @@ _EQUATION = re.compile(r"([A-Za-z]+),([A-Za-z]+)->([A-Za-z]+)")
 
 
 def _weights(draft: Draft, given: Mapping[str, Any], *names: str) -> list[fx.Node]:
-    """Those of the arguments that are tensors, the first a weight of this layer alone, as all others; empty if they are not."""
+    """Those of the arguments that are tensors, all of them parameters of this layer alone; empty if they are not."""
     nodes = [given[name] for name in names if isinstance(given.get(name), fx.Node)]
-    own_weight = bool(nodes) and str(nodes[0].target).endswith(".weight") and all(n in draft.source for n in nodes)
-    return nodes if own_weight and own(draft, nodes, *["parameter"] * len(nodes)) else []
+    taken = bool(nodes) and all(n in draft.source for n in nodes) and own(draft, nodes, *["parameter"] * len(nodes))
+    return nodes if taken else []
 
 
 def _owner(weight: fx.Node) -> str:
+    """The module of a weight; a parameter of another name has that one."""
     return str(weight.target).removesuffix(".weight")

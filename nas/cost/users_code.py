@@ -24,3 +24,22 @@ def place_of(error: BaseException) -> str:
         return ""
     last = own[-1]
     return f" at {last.filename}:{last.lineno} in {last.name}: {last.line}"
+
+
+def remedy_of(error: BaseException) -> str:
+    """What helps when a network cannot be traced for this reason."""
+    text = str(error)
+    for said, remedy in _REMEDIES.items():
+        if said in text:
+            return remedy
+    return "check the shape, and keep control flow that depends on the values of tensors out of its forward"
+
+
+_OF_VALUES = "keep control flow that depends on the values of tensors out of its forward"
+# what is said in an error, and what helps then; the first that fits
+_REMEDIES = {
+    "besides the images": "give these arguments a default, or wrap it in a module whose forward takes the images alone",
+    "depends on the values of tensors": _OF_VALUES,
+    "used in control flow": _OF_VALUES,
+    "same device": "put all of its tensors on one device",
+}
