@@ -13,6 +13,7 @@ import torch.ao.quantization.fx._decomposed  # noqa: F401 - registers torch.ops.
 from torch import Tensor, fx, nn
 
 from compress.quantize.graph import FUSED, MOVES, WEIGHTED
+from compress.quantize.rewrites import is_zero_padding
 from nas.errors import MissingPackage
 
 aten, ops = torch.ops.aten, torch.ops.quantized_decomposed
@@ -99,7 +100,7 @@ def _round_again(module: fx.GraphModule, layer: fx.Node) -> None:
     """Round what `layer` reads once more if it was moved. An image is moved before: as bytes, XNNPACK moves it wrongly."""
     movers: list[fx.Node] = []
     source: Any = layer.args[0]
-    while source.target in MOVES or source.target is aten.constant_pad_nd.default:  # of zeros, which stay zeros
+    while source.target in MOVES or is_zero_padding(source):
         movers.append(source)
         source = source.args[0]
     if not movers or source.target is not ops.dequantize_per_tensor.default:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -85,6 +86,7 @@ def write_onnx(module: nn.Module, example: Tensor, path: Path) -> None:
     assert program is not None  # it is None for the old exporter alone
     for node in program.model.graph:
         node.metadata_props.clear()  # stack traces: they carry the paths of this machine
+        _as_pooling(node)
     program.save(path, external_data=False)
 
 
@@ -206,6 +208,19 @@ def traced(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
             return torch.export.export(module, (images,), dynamic_shapes=DYNAMIC_BATCH, strict=True)
         except (RuntimeError, ValueError) as other:
             raise error from other
+
+
+def _as_pooling(node: Any) -> None:  # noqa: ANN401 - a node of the exporter's own
+    """Write a mean of all pixels as the pooling that it is: runtimes have blocked and integer kernels for that alone."""
+    if node.op_type != "ReduceMean" or len(node.inputs) != 2 or node.attributes.get_int("keepdims", 1) != 1:
+        return
+    images, axes = node.inputs
+    if axes.const_value is None or images.shape is None or len(images.shape) != 4:
+        return
+    if sorted(int(axis) % 4 for axis in axes.const_value.numpy()) == [2, 3]:
+        node.op_type = "GlobalAveragePool"
+        node.resize_inputs(1)
+        node.attributes.clear()
 
 
 def _cause(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from networks import images
 from quantize_toy import plain, rounded_by, with_integer_biases
 from torch import Tensor, fx, nn
@@ -42,9 +43,11 @@ def check_that_it_computes_the_same(weight: Tensor, stride: int, padding: tuple[
     x = whole(3, weight.shape[1], *size)
     expected = torch.conv2d(x, weight, None, stride, padding)
     module, node = convolution(weight, [stride, stride], list(padding))
-    assert stem.suits(node, weight, image_node(weight.shape[1], *size))
-    stem.rearrange(module, node, tuple(weight.shape[2:]), (weight.shape[1], *size))
-    module.weight = nn.Parameter(stem.rearranged_weight(weight, stride, padding))
+    image = image_node(weight.shape[1], *size)
+    assert stem.suits(node, weight, image)
+    pads = stem.padding_of(node, image)
+    stem.rearrange(module, node, tuple(weight.shape[2:]), (weight.shape[1], *size), pads)
+    module.weight = nn.Parameter(stem.rearranged_weight(weight, stride, pads))
     module.recompile()
     assert module.weight.shape[1] == weight.shape[1] * stride**2
     assert torch.equal(module(x), expected)
@@ -94,10 +97,30 @@ def test_convolutions_that_stay(args, channels, size):
 def test_a_convolution_without_padding():
     weight, x = whole(6, 3, 3, 3), whole(2, 3, 8, 8)
     module, node = convolution(weight, [2, 2])
-    stem.rearrange(module, node, (3, 3), (3, 8, 8))
-    module.weight = nn.Parameter(stem.rearranged_weight(weight, 2, (0, 0)))
+    pads = stem.padding_of(node, image_node(3, 8, 8))
+    stem.rearrange(module, node, (3, 3), (3, 8, 8), pads)
+    module.weight = nn.Parameter(stem.rearranged_weight(weight, 2, pads))
     module.recompile()
     assert torch.equal(module(x), torch.conv2d(x, weight, None, 2))
+
+
+@pytest.mark.parametrize("sides", [(0, 1, 0, 1), (1, 0, 2, 0), (0, 2, 1, 1), (3, 4, 0, 1), (2, 2)])
+@pytest.mark.parametrize(("kernel", "padding"), [(3, 0), (5, 1), (7, 2)])
+def test_zeros_on_one_side_go_along(sides, kernel, padding):
+    weight, x = whole(6, 3, kernel, kernel), whole(2, 3, 16, 16)
+    expected = torch.conv2d(F.pad(x, sides), weight, None, 2, padding)
+    module, node = convolution(weight, [2, 2], [padding, padding])
+    with module.graph.inserting_before(node):
+        source = module.graph.call_function(aten.constant_pad_nd.default, (node.args[0], list(sides)))
+    source.args[0].meta["val"] = x
+    node.args = (source, *node.args[1:])
+    assert stem.suits(node, weight, source)
+    pads = stem.padding_of(node, source)
+    stem.rearrange(module, node, (kernel, kernel), (3, 16, 16), pads)
+    module.weight = nn.Parameter(stem.rearranged_weight(weight, 2, pads))
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    assert torch.equal(module(x), expected)
 
 
 @pytest.mark.parametrize("before", [[], [nn.MaxPool2d(2)], [nn.Conv2d(3, 4, 1), nn.ReLU()]])

@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from compress.agreement import check_same, noise_of
 from compress.export import FIXED_SIZE, TRACED_IMAGES, traced
 from compress.quantize.constants import fold_constants, tensor_of
+from compress.quantize.rewrites import is_zero_padding, rewrite
 from nas.errors import InvalidSetting
 
 aten = torch.ops.aten
@@ -53,7 +54,6 @@ MOVES = {
     aten.unsqueeze.default,
     aten.contiguous.default,
 }
-_DROPPED = {aten.dropout.default, aten.dropout_.default, aten.feature_dropout.default}
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,7 @@ def network_of(module: nn.Module, shape: tuple[int, int, int], images: Tensor | 
     naming what cannot be traced, and for a network without layers; VerificationFailed for a graph that answers otherwise.
     """
     graph = _traced(module, shape)
-    _without_dropout(graph)
-    _functional(graph)
+    rewrite(graph)
     fold_constants(graph, WEIGHTED)
     _fold_norms(graph)
     _rename(graph)
@@ -120,9 +119,14 @@ def described(module: fx.GraphModule) -> Network:
 
 def origin(node: Node) -> Node:
     """The node whose values `node` has, moved at most."""
-    while node.target in MOVES:
+    while moves(node):
         node = node.args[0]
     return node
+
+
+def moves(node: Node) -> bool:
+    """Whether a node leaves values as they are, and puts nothing but zeros beside them: integers hold both exactly."""
+    return node.target in MOVES or is_zero_padding(node)
 
 
 def _layer(node: Node, weight: Tensor) -> Layer:
@@ -139,7 +143,7 @@ def _is_point(node: Node) -> bool:
     """Whether the values of `node` are rounded: what an int8 kernel reads or puts out, but for the network's output."""
     if node.op == "placeholder":
         return _is_read(node)
-    if node.op != "call_function" or node.target in MOVES or not _is_tensor(node) or _is_fused(node):
+    if node.op != "call_function" or moves(node) or not _is_tensor(node) or _is_fused(node):
         return False
     if _reaches_output(node):
         return False
@@ -148,11 +152,11 @@ def _is_point(node: Node) -> bool:
 
 
 def _is_read(node: Node) -> bool:
-    return any(user.target in READERS or (user.target in MOVES and _is_read(user)) for user in node.users)
+    return any(user.target in READERS or (moves(user) and _is_read(user)) for user in node.users)
 
 
 def _reaches_output(node: Node) -> bool:
-    return all(user.op == "output" or (user.target in MOVES and _reaches_output(user)) for user in node.users)
+    return all(user.op == "output" or (moves(user) and _reaches_output(user)) for user in node.users)
 
 
 def _is_fused(node: Node) -> bool:
@@ -196,32 +200,6 @@ def _traced(module: nn.Module, shape: tuple[int, int, int]) -> fx.GraphModule:
             f"{type(module).__name__} cannot be traced by torch.export for images of {'x'.join(map(str, shape))} ({reason}); "
             f"mend its forward: {remedy}"
         ) from error
-
-
-def _without_dropout(graph: fx.GraphModule) -> None:
-    for node in list(graph.graph.nodes):
-        if node.target in _DROPPED:
-            node.replace_all_uses_with(node.args[0])
-            graph.graph.erase_node(node)
-
-
-def _functional(graph: fx.GraphModule) -> None:
-    """Put operations that return a new tensor in the place of those that write into one that nothing else has."""
-    order = {node: place for place, node in enumerate(graph.graph.nodes)}
-    for node in graph.graph.nodes:
-        name, _, overload = str(node.target).removeprefix("aten.").partition(".")
-        if node.op != "call_function" or not name.endswith("_") or not hasattr(aten, name[:-1]):
-            continue
-        written = node.args[0]
-        alone = isinstance(written, fx.Node) and all(order[user] <= order[node] for user in written.users)
-        if alone and not _is_view(written):
-            node.target = getattr(getattr(aten, name[:-1]), overload)
-
-
-def _is_view(node: Node) -> bool:
-    """Whether the values of `node` may belong to another node."""
-    schema = getattr(node.target, "_schema", None)
-    return node.op != "call_function" or schema is None or any(value.alias_info is not None for value in schema.returns)
 
 
 def _fold_norms(graph: fx.GraphModule) -> None:
