@@ -1,6 +1,6 @@
 """int8 that is really faster: fp32, onnxruntime's own quantizer and ours, in one interleaved run of onnxruntime.
 
-python -m benchmarks.quantize_faster [torchvision:resnet18 torchvision:resnet50 torchvision:mobilenet_v2]
+python -m benchmarks.quantize_faster [torchvision:resnet18 timm:deit_tiny_patch16_224 ...]
 
 Networks have random weights, which do for timing. Ours: `nas quantize NETWORK`. onnxruntime's: quantize_static of the exported
 file after quant_pre_process, QDQ, weights per channel. 224 pixels (CIFAR ResNets: 32), batch 1, one thread.
@@ -22,7 +22,15 @@ from nas.cli.sources import module_of
 from nas.cost.measure import load
 from nas.runtimes.ort import quantized
 
-NETWORKS = ("torchvision:resnet18", "torchvision:resnet50", "torchvision:mobilenet_v2")
+NETWORKS = (
+    "torchvision:resnet18",
+    "torchvision:resnet50",
+    "torchvision:mobilenet_v2",
+    "torchvision:mobilenet_v3_large",
+    "timm:tf_efficientnet_lite0",
+    "torchvision:convnext_tiny",
+    "timm:deit_tiny_patch16_224",
+)
 
 
 def compared(network: str, folder: Path) -> list[dict]:

@@ -9,7 +9,7 @@ import torch
 import torch.ao.quantization.fx._decomposed  # noqa: F401 - registers torch.ops.quantized_decomposed
 from torch import Tensor, fx
 
-from compress.agreement import INTEGER_TOLERANCE, MOST_SLACK, check_same
+from compress.agreement import INTEGER_TOLERANCE, check_same
 from compress.quantize import stem
 from compress.quantize.constants import tensor_of
 from compress.quantize.graph import Network, Node
@@ -65,14 +65,14 @@ def converted(module: fx.GraphModule, network: Network, images: Tensor | None = 
 
 
 def _tolerance(module: fx.GraphModule, network: Network, images: Tensor) -> float:
-    """What logits of integers may differ by from those that simulate them: what rounding itself moves them, if that is more.
+    """What logits of integers may differ by from those that simulate them: twice what rounding moves them, if that is more.
 
     Sums that are ordered otherwise put values on the edge of two integers to either side, and the layers after carry that on.
     """
     with torch.no_grad():
         rounded, plain = module(images), network.module(images)
     moved = ((rounded - plain).abs().max() / rounded.abs().max().clamp_min(TINY)).item()
-    return max(INTEGER_TOLERANCE, min(MOST_SLACK, moved))
+    return max(INTEGER_TOLERANCE, 2 * moved)
 
 
 def _is_integer(quantizer: object) -> TypeGuard[IntQuantizer]:

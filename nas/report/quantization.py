@@ -11,11 +11,12 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Quantization:
-    """Layers with bits and sensitivity, the whole network at each precision, and the layers that cost most accuracy."""
+    """Layers with bits and sensitivity, the network at each precision, what costs the time, and what its file runs as."""
 
     layers: tuple[Json, ...]
     precisions: tuple[Json, ...]
     costly: tuple[Json, ...]
+    where: tuple[Json, ...] = ()
 
     @property
     def bits(self) -> dict[str, str]:
@@ -28,4 +29,4 @@ def read_quantization(summary: Json) -> Quantization | None:
     found = summary.get("quantization")
     if not isinstance(found, Mapping):
         return None
-    return Quantization(*(tuple(found.get(name, ())) for name in ("layers", "precisions", "costly")))
+    return Quantization(*(tuple(found.get(name, ())) for name in ("layers", "precisions", "costly", "where")))

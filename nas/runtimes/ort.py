@@ -86,11 +86,12 @@ def runner(model: bytes, setting: Setting) -> Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Ran:
-    """An operator of a model as onnxruntime ran it: after fusing, with the median of its times."""
+    """An operator of a model as onnxruntime ran it: after fusing, with the median of its times, and the type that it reads."""
 
     name: str
     op: str
     ms: float
+    reads: str = ""
 
 
 def operators(path: Path, images: np.ndarray, setting: Setting, passes: int = 15) -> list[Ran]:
@@ -105,12 +106,14 @@ def operators(path: Path, images: np.ndarray, setting: Setting, passes: int = 15
         for _ in range(passes):
             opened.run(None, {opened.get_inputs()[0].name: images})
         events = json.loads(Path(opened.end_profiling()).read_text(encoding="utf-8"))
-    times: dict[tuple[str, str], list[float]] = {}
+    times: dict[tuple[str, str, str], list[float]] = {}
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith(_KERNEL):
-            key = event["name"].removesuffix(_KERNEL), event["args"]["op_name"]
+            args = event["args"]
+            reads = next((kind for given in args.get("input_type_shape", ()) for kind in given), "")
+            key = event["name"].removesuffix(_KERNEL), args["op_name"], reads
             times.setdefault(key, []).append(event["dur"] / 1000)
-    return [Ran(name, op, statistics.median(values)) for (name, op), values in times.items()]
+    return [Ran(name, op, statistics.median(values), reads) for (name, op, reads), values in times.items()]
 
 
 def quantized(model: bytes, images: np.ndarray) -> bytes:

@@ -28,6 +28,7 @@ from nas.cli.quantized import in_integers
 from nas.cli.quantizing.clock import BF16, FP32, Clock
 from nas.cli.quantizing.job import COMPARED, INT8, MIXED, QuantizeJob
 from nas.cli.quantizing.stages import candidate_of, original_cost, simulated_of
+from nas.cli.quantizing.where import costly_of, where_of
 from nas.cli.scoring import file_accuracy, opened_in, scored_in
 from nas.cost.recount import recount
 from nas.rundir import RunDir
@@ -104,11 +105,12 @@ def original_row(job: QuantizeJob, scores: Mapping[str, float], verdict: Mapping
 
 def quantization_of(clock: Clock, folder: Path, summary: Mapping[str, Any], verdict: Mapping[str, Any]) -> dict[str, Any]:
     """What a summary says of the quantized network of `folder`: its layers, the precisions side by side, the costly layers."""
-    timed = "latency_ms" in verdict["metrics"]
+    ran = clock.ran(folder / ONNX) if "latency_ms" in verdict["metrics"] else []
     return {
         "layers": layer_rows(clock.job, read_about(folder)),
         "precisions": _precisions(clock, folder, summary, verdict),
-        "costly": clock.costly(folder / ONNX) if timed else [],
+        "costly": costly_of(ran, clock.job.network) if ran else [],
+        "where": where_of(ran, clock.job.network),
     }
 
 

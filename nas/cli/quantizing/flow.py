@@ -15,6 +15,7 @@ from nas.cli.quantizing.deliver import deliver_quantized
 from nas.cli.quantizing.job import QuantizeJob, check_given, check_settings, make_quantize_job, quantize_configuration
 from nas.cli.quantizing.settings import QuantizeSettings
 from nas.cli.quantizing.stages import trials_of
+from nas.cli.quantizing.where import lines_of
 from nas.cli.running import concluded, was_busy, working
 from nas.cli.settings import read
 from nas.cli.telling import tell_data
@@ -70,6 +71,8 @@ def announce(run: RunDir, summary: dict[str, Any]) -> None:
             told.append(f"{first / row['latency_ms']:.2f}x as fast")
         told += ["simulated"] if row["simulated"] else []
         log(f"  {row['precision']:<10} {', '.join(told) or row['note']}")
+    for text in lines_of(summary["quantization"]["where"]):
+        log(f"  {text}")
     for row in summary["budget"]:
         log(f"  {row['text']:<10} {'kept' if row['ok'] else 'BROKEN'}, with {show(row['metric'], row['value'])}")
     last = rows[-1]["latency_ms"]

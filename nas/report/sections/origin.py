@@ -79,6 +79,7 @@ def quantization(contents: Contents) -> Section | None:
     if found.costly:
         rows = [[code(c["layer"]), share_bar(c.get("share")), escape(str(c.get("reason", "")))] for c in found.costly]
         content += "<h3>What takes the time</h3>" + table("Costly layers", ["layer", "#share of the time", "~reason"], rows)
+    content += _where(found)
     if found.layers:
         content += "<h3>Bits and sensitivity by layer</h3>"
         if any(x.get("sensitivity") is not None for x in found.layers):
@@ -87,6 +88,17 @@ def quantization(contents: Contents) -> Section | None:
         headings = ["layer", "#weights", "#activations", "#parameters", "#multiply-adds", "#sensitivity"]
         content += folded(f"{len(found.layers)} layers", table("Layers", headings, [_layer(x) for x in found.layers]))
     return Section("quantization", "Quantization", content)
+
+
+def _where(found: Quantization) -> str:
+    if not found.where:
+        return ""
+    rows = [
+        [escape(str(w["runs"])), code(w["op"]), str(w["count"]), share_bar(w.get("share")), escape(", ".join(w["names"]))]
+        for w in found.where
+    ]
+    headings = ["runs as", "operator", "#how many", "#share of the time", "~slowest"]
+    return "<h3>What runs where</h3>" + folded(f"{len(rows)} kinds of operators", table("Operators", headings, rows))
 
 
 def _precisions(found: Quantization) -> str:
