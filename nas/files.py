@@ -31,9 +31,17 @@ def to_json(value: object) -> bytes:
     return json.dumps(value, allow_nan=False, indent=2).encode() + b"\n"
 
 
+def utf8(text: str) -> bytes:
+    """Text as bytes; of a file name that is no UTF-8, what is not is escaped."""
+    return text.encode("utf-8", "backslashreplace")
+
+
 def from_json(data: bytes) -> object:
     """Read JSON, strictly. Raises ValueError."""
-    return json.loads(data, parse_constant=_refuse_constant)
+    try:
+        return json.loads(data, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def _refuse_constant(text: str) -> NoReturn:
@@ -137,7 +145,7 @@ def read_log(path: Path) -> tuple[list[dict], int]:
 
     A line is torn if its end is missing or it is no JSON object. Raises CorruptRun if another than the last is.
     """
-    data = path.read_bytes() if path.exists() else b""
+    data = read_regular(path) if os.path.lexists(path) else b""
     *lines, rest = data.split(b"\n")
     records: list[dict] = []
     for number, line in enumerate(lines, 1):

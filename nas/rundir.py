@@ -12,10 +12,12 @@ import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Any, Self
 
 from nas import files
 from nas.errors import CorruptRun, InvalidSetting
+from nas.kinds import Pointer
+from nas.records import Record, read_record, read_records
 
 RUNS = Path("runs")
 CONFIG = "config.json"
@@ -97,12 +99,22 @@ class RunDir:
     # -- whole files; a name may have folders, such as best/verify.json
 
     @property
-    def config(self) -> dict:
-        """What the run was started with, as JSON gives it back (tuples are lists)."""
-        config = self.read_json(CONFIG)
-        if not isinstance(config, dict):
-            raise CorruptRun(f"{self.path / CONFIG} holds {config!r}, not a JSON object; restore it or start a new run")
-        return config
+    def config(self) -> Record:
+        """What the run was started with, as JSON gives it back (tuples are lists). Raises CorruptRun."""
+        return self.record(CONFIG)
+
+    def record(self, name: str) -> Record:
+        """Read JSON file `name` as the record of its kind. Raises InvalidSetting if it is not there, CorruptRun."""
+        path = self._inside(name)
+        try:
+            return read_record(path)
+        except FileNotFoundError:
+            raise InvalidSetting(f"{str(path)!r} does not exist; the run did not get so far, go on with --resume") from None
+
+    def record_if_there(self, name: str) -> Record:
+        """The same, or an empty record where the run has not written it yet."""
+        there = (self.path / name).is_file()
+        return self.record(name) if there else Record({}, repr(str(self.path / name)))
 
     def write_json(self, name: str, value: object) -> None:
         """Write `value` as file `name`, at once or not at all. NaN and infinity are a ValueError."""
@@ -110,7 +122,7 @@ class RunDir:
 
     def write_text(self, name: str, text: str) -> None:
         """Write `text` in UTF-8 as file `name`, at once or not at all."""
-        self.write_bytes(name, text.encode())
+        self.write_bytes(name, files.utf8(text))
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write `data` as file `name`, at once or not at all."""
@@ -122,7 +134,7 @@ class RunDir:
         """Read JSON file `name`. Raises InvalidSetting if the run has not written it, CorruptRun if it is no JSON."""
         path = self._inside(name)
         try:
-            return files.from_json(path.read_bytes())
+            return files.from_json(files.read_regular(path))
         except FileNotFoundError:
             raise InvalidSetting(f"{str(path)!r} does not exist; the run did not get so far, go on with --resume") from None
         except ValueError as error:
@@ -134,7 +146,7 @@ class RunDir:
         """Append one line to trials.jsonl, as `append_line`."""
         self.append_line(TRIALS, record)
 
-    def trials(self) -> list[dict]:
+    def trials(self) -> list[dict[str, Any]]:
         """The records of trials.jsonl, as `read_lines`."""
         return self.read_lines(TRIALS)
 
@@ -145,15 +157,15 @@ class RunDir:
         files.make_folder(path.parent)
         files.append_line(path, record)
 
-    def read_lines(self, name: str) -> list[dict]:
+    def read_lines(self, name: str) -> list[dict[str, Any]]:
         """The records of log `name` in order, none if it does not exist; a torn last line is ignored, with a warning.
 
-        Raises CorruptRun if a line before the last cannot be read.
+        Raises CorruptRun if a line before the last cannot be read, or is no record of its kind.
         """
-        records, torn = files.read_log(self._inside(name))
+        records, torn = read_records(self._inside(name))
         if torn:
             warnings.warn(f"{self.path / name} ends in a torn line of {torn} bytes; it is ignored", stacklevel=2)
-        return records
+        return list(records)
 
     # -- checkpoints
 
@@ -184,12 +196,12 @@ class RunDir:
         if not path.exists():
             return None
         remedy = f"restore it, or delete {str(path)!r} to do that part of the run again"
-        pointer = self.read_json(f"{path.parent.name}/{path.name}")
-        if not isinstance(pointer, dict) or not {"file", "sha256", "info"} <= set(pointer):
+        pointer = read_record(path, Pointer)
+        if not {"file", "sha256", "info"} <= set(pointer):
             raise CorruptRun(f"{str(path)!r} does not name a checkpoint; {remedy}")
-        file = path.parent / str(pointer["file"])
+        file = path.parent / pointer["file"]
         try:
-            payload = file.read_bytes()
+            payload = files.read_regular(file)
         except FileNotFoundError:
             raise CorruptRun(f"{str(file)!r} is missing; {remedy}") from None
         digest = hashlib.sha256(payload).hexdigest()

@@ -29,13 +29,6 @@ class History:
         return {"blocks": list(self.blocks), "cuts": [cut.to_json() for cut in self.cuts]}
 
     @staticmethod
-    def is_valid(data: object) -> bool:
-        """Whether `data` is what `to_json` gives."""
-        if not isinstance(data, dict) or not (isinstance(data.get("blocks"), list) and isinstance(data.get("cuts"), list)):
-            return False
-        return all(isinstance(name, str) for name in data["blocks"]) and all(map(_is_cut, data["cuts"]))
-
-    @staticmethod
     def from_json(data: Mapping) -> History:
         """Read `to_json` back."""
         return History(tuple(data["blocks"]), tuple(Cut.from_json(row) for row in data["cuts"]))
@@ -45,9 +38,3 @@ def replay(module: nn.Module, history: History, example: Tensor) -> nn.Module:
     """Take from a copy of `module` what `history` says; weights are those of `module`. Raises InvalidSetting."""
     shorter = without(module, history.blocks) if history.blocks else module
     return cut(shorter, history.cuts, example)
-
-
-def _is_cut(row: object) -> bool:
-    if not (isinstance(row, dict) and isinstance(row.get("group"), str) and isinstance(row.get("units"), list)):
-        return False
-    return all(type(unit) is int and unit >= 0 for unit in row["units"])

@@ -14,6 +14,7 @@ from compress.export import WEIGHTS, load_weights, save_weights, written_aside
 from compress.prune.history import History
 from nas import files
 from nas.errors import CorruptRun, InvalidSetting
+from nas.records import read_record
 
 SOURCE, HISTORY = "source.json", "history.json"
 
@@ -52,25 +53,13 @@ def read_source(folder: Path) -> dict[str, object]:
     path = folder / SOURCE
     if not path.is_file():
         raise InvalidSetting(f"{str(folder)!r} holds no pruned network, for it has no {SOURCE}; give a folder that has one")
-    content = _json(path)
-    if not isinstance(content, dict):
-        raise CorruptRun(f"{str(path)!r} is {type(content).__name__} and no JSON object; restore it")
-    return content
+    return read_record(path)
 
 
 def read_history(folder: Path) -> History:
     """What was taken from the source. Raises CorruptRun."""
     path = folder / HISTORY
-    content = _json(path)
-    if not (isinstance(content, dict) and History.is_valid(content)):
-        raise CorruptRun(f"{str(path)!r} is {str(content)[:60]} and not `blocks` and `cuts` of a network; restore it")
-    return History.from_json(content)
-
-
-def _json(path: Path) -> object:
     try:
-        return files.from_json(path.read_bytes())
+        return History.from_json(read_record(path, expected="`blocks` and `cuts` of a network"))
     except FileNotFoundError as error:
         raise CorruptRun(f"{str(path)!r} does not exist; restore it, or prune again") from error
-    except ValueError as error:
-        raise CorruptRun(f"{str(path)!r} is not JSON ({error}); restore it, or prune again") from error

@@ -18,6 +18,7 @@ from compress.quantize.scheme import Scheme
 from compress.quantize.simulate import point_quantizer_of, simulated
 from nas import files
 from nas.errors import CorruptRun, InvalidSetting
+from nas.records import read_record
 
 QUANTIZATION = "quantization.json"
 
@@ -80,7 +81,7 @@ def scheme_of(about: Mapping[str, Any]) -> Scheme:
     try:
         stored = about["scheme"]
         return Scheme(stored["weights"], stored["inputs"], stored["others"])
-    except (KeyError, TypeError, InvalidSetting) as error:
+    except (KeyError, TypeError, InvalidSetting, CorruptRun) as error:
         raise CorruptRun(f"{QUANTIZATION} has no scheme that can be read ({error}); restore it, or quantize again") from error
 
 
@@ -88,9 +89,6 @@ def read_about(folder: Path) -> dict[str, Any]:
     """The content of quantization.json. Raises CorruptRun."""
     path = folder / QUANTIZATION
     try:
-        content = files.from_json(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise CorruptRun(f"{str(path)!r} cannot be read ({error}); restore it, or quantize again") from error
-    if not isinstance(content, dict):
-        raise CorruptRun(f"{str(path)!r} is no JSON object; restore it, or quantize again")
-    return content
+        return read_record(path)
+    except FileNotFoundError as error:
+        raise CorruptRun(f"{str(path)!r} cannot be read ({error.strerror}); restore it, or quantize again") from error

@@ -249,9 +249,7 @@ def _announce(run: RunDir, summary: dict[str, Any]) -> None:
 
 
 def _summary_of(folder: Path) -> dict[str, Any]:
-    content = RunDir.read(folder).read_json("summary.json")
-    assert isinstance(content, dict)
-    return content
+    return RunDir.read(folder).record("summary.json")
 
 
 # -- what was asked for

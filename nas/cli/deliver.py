@@ -181,4 +181,4 @@ def network_row(trial: Trial) -> dict[str, object]:
 
 def write_card(folder: Path, summary: Mapping[str, Any], config: Mapping[str, Any], verdict: Mapping[str, Any]) -> None:
     """Write the model card of a delivered network."""
-    files.replace(folder / "README.md", model_card(summary, config, verdict).encode())
+    files.replace(folder / "README.md", files.utf8(model_card(summary, config, verdict)))

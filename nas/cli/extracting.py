@@ -132,8 +132,7 @@ EXTRACTORS: dict[str, Callable[[RunDir, Json, Path, str | None], tuple[Json, Jso
 
 def _delivered(run: RunDir) -> Json:
     """The summary of the run, empty as long as it has not ended."""
-    summary = run.read_json(SUMMARY) if (run.path / SUMMARY).is_file() else {}
-    return summary if isinstance(summary, dict) else {}
+    return run.record_if_there(SUMMARY)
 
 
 def _original_scores(run: RunDir) -> dict[str, float]:
@@ -148,7 +147,7 @@ def _describe(run: RunDir, folder: Path, summary: Json, verdict: Json) -> None:
     config = {**run.config, "argv": f"{run.config.get('argv', '')} && {command_line()}"}
     deliver.write_card(folder, summary, config, verdict)
     if picture := front_picture(summary):
-        files.replace(folder / PICTURE, picture.encode())
+        files.replace(folder / PICTURE, files.utf8(picture))
     files.replace(folder / SUMMARY, files.to_json(summary))
 
 

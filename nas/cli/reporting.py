@@ -61,7 +61,7 @@ def _compared(paths: Sequence[Path], page: Path) -> Path:
         raise InvalidSetting(f"--out {str(page)!r} is a folder; name the page, such as {str(page / COMPARISON)!r}")
     try:
         files.make_folder(page.parent)
-        files.replace(page, comparison_html(contents).encode())
+        files.replace(page, files.utf8(comparison_html(contents)))
     except OSError as error:
         raise InvalidSetting(f"--out {str(page)!r} cannot be written ({error.strerror}); choose another --out") from error
     return page

@@ -66,8 +66,8 @@ def was_busy(run: RunDir, summary: Mapping[str, Any]) -> bool:
 
 def _failed(run: RunDir) -> str:
     """What of best/verify.json failed, in words."""
-    verdict = run.read_json(VERIFY) if (run.path / VERIFY).is_file() else None
-    if not isinstance(verdict, dict) or verdict["ok"]:
+    verdict = run.record_if_there(VERIFY)
+    if verdict.get("ok", True):
         return "a pass before the last one failed"
     return f"{'; '.join(failures(verdict))}; see {VERIFY}"
 

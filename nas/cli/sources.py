@@ -202,7 +202,7 @@ def architecture_of(text: str) -> tuple[SearchSpace, Architecture]:
     """The architecture of a run directory, of RUN:KEY, or of an architecture.json. Raises InvalidSetting, CorruptRun."""
     path, (run, colon, key) = Path(text), text.rpartition(":")
     if path.is_dir():
-        content = RunDir.read(path).read_json(BEST)
+        content: Mapping[str, Any] = RunDir.read(path).record(BEST)
         return _described(content, str(path / BEST))
     if colon and Path(run).is_dir():
         return _trial(RunDir.read(Path(run)), key)

@@ -139,8 +139,7 @@ def _file_checks(path: Path) -> list[dict[str, Any]]:
 
 def _noted(path: Path) -> Mapping[str, str]:
     """The digests of the files as they were verified; nothing for runs of before they were noted."""
-    stored = RunDir.read(path).read_json(f"{BEST_FOLDER}/{VERDICT}") if (path / BEST_FOLDER / VERDICT).is_file() else {}
-    return stored.get("files", {}) if isinstance(stored, dict) else {}
+    return RunDir.read(path).record_if_there(f"{BEST_FOLDER}/{VERDICT}").get("files", {})
 
 
 # -- the network
@@ -148,8 +147,8 @@ def _noted(path: Path) -> Mapping[str, str]:
 
 def _delivered(path: Path) -> Delivered:
     run = RunDir.read(path)
-    summary = run.read_json("summary.json") if (path / "summary.json").is_file() else None
-    if not (isinstance(summary, dict) and "best" in summary):
+    summary = run.record_if_there("summary.json")
+    if "best" not in summary:
         raise InvalidSetting(f"{str(path)!r} has delivered nothing yet; let it end: nas {run.config['command']} --resume")
     best = path / "best"
     if is_pruned(str(path)):

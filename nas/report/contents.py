@@ -13,6 +13,7 @@ from nas.architecture import Option
 from nas.errors import InvalidSetting
 from nas.latency.table import read_table
 from nas.latency.target import Target
+from nas.records import Record
 from nas.report.fronts import front_of_many
 from nas.report.latency import Timed, read_timings
 from nas.report.layers import Layers, read_layers
@@ -112,14 +113,14 @@ class Contents:
 
 def read_contents(run: RunDir) -> Contents:
     """Read what a report needs. Raises InvalidSetting if no network of the run was evaluated, CorruptRun as RunDir does."""
-    summary, verify, config = _read_if_there(run, SUMMARY), _read_if_there(run, VERIFY), config_of(run)
+    summary, verify, config = run.record_if_there(SUMMARY), run.record_if_there(VERIFY), config_of(run)
     timings, table = read_timings(run), _foreign_table(run, config)
     measured_ms = {t.key: t.measured_ms for t in timings}
     trials = tuple(_trial(line, measured_ms) for line in run.trials())
     if "best" not in summary:
-        summary, verify = {}, {}  # best/ may be half written
+        summary, verify = Record({}, str(run.path)), Record({}, str(run.path))  # best/ may be half written
     if not summary and (done := finished_passes(run)):
-        verify = _read_if_there(done[-1], VERIFY)
+        verify = done[-1].record_if_there(VERIFY)
     rows = summary["front"] if "front" in summary else networks_so_far(run)
     front = tuple(map(network, rows)) if rows or summary else front_of(trials, _objectives(config))
     if not summary and not front:
@@ -167,11 +168,6 @@ def metric_names(networks: Sequence[Network]) -> list[str]:
     """
     rank = {name: i for i, name in enumerate(METRICS)}
     return sorted({name for n in networks for name in n.metrics}, key=lambda m: (rank.get(m.partition("@")[0], len(rank)), m))
-
-
-def _read_if_there(run: RunDir, name: str) -> dict[str, Any]:
-    value = run.read_json(name) if (run.path / name).is_file() else {}
-    return value if isinstance(value, dict) else {}
 
 
 def network(row: Mapping[str, Any]) -> Network:

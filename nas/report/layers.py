@@ -109,8 +109,8 @@ class Layers:
 
 def read_layers(run: RunDir, key: str, bits: Mapping[str, str]) -> Layers | None:
     """The layers of network `key`, None if layers.json is not there or of another; `bits` are those of quantized layers."""
-    found = run.read_json(FILE) if (run.path / FILE).is_file() else None
-    if not isinstance(found, dict) or found.get("key") != key:
+    found = run.record_if_there(FILE)
+    if found.get("key") != key:
         return None
     chosen, reference = (tuple(map(_row, found["networks"][name])) for name in ("chosen", "reference"))
     chosen = tuple(_with_bits(row, bits) for row in chosen)

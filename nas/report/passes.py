@@ -66,6 +66,4 @@ def networks_so_far(run: RunDir) -> list[Json]:
 
 
 def _summary(run: RunDir) -> Json:
-    content = run.read_json("summary.json")
-    assert isinstance(content, dict)
-    return content
+    return run.record("summary.json")

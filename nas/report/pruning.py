@@ -64,12 +64,17 @@ def read_pruning(run: RunDir, summary: Mapping[str, Any], best: Mapping[str, Any
     first, original = trials[0], summary.get(ORIGINAL, {})
     metrics = {name: metric["value"] for name, metric in first["cost"].items()} | dict(first["scores"])
     widths = first["architecture"]["choices"] if config["command"] == "prune" else {}
-    kept = tuple(Kept(name, int(best[name]), int(width)) for name, width in widths.items() if name in best)
+    kept = tuple(Kept(name, best[name], width) for name, width in widths.items() if _are_units(width, best.get(name)))
     removed = tuple(name.removesuffix(REMOVED) for name in best if name.endswith(REMOVED))
     stages = (Stage(x["key"], x["stage"], x["scores"].get("val_accuracy")) for x in run.read_lines(STAGES))
     name = str(original.get("name") or config.get("options", {}).get("network", ORIGINAL))
     left_out = tuple(str(trial["error"]) for trial in trials if trial["state"] == "infeasible")
     return Pruning(name, {**metrics, **original.get("metrics", {})}, tuple(stages), kept, removed, left_out)
+
+
+def _are_units(width: object, kept: object) -> bool:
+    """Whether a choice of the original, and of a network, is a number of units."""
+    return type(width) is int and type(kept) is int and 0 <= kept <= width != 0
 
 
 def stages_of(pruning: Pruning, key: str) -> Sequence[Stage]:

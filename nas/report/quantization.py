@@ -27,6 +27,6 @@ class Quantization:
 def read_quantization(summary: Json) -> Quantization | None:
     """None for a run that quantized nothing, or has not ended."""
     found = summary.get("quantization")
-    if not isinstance(found, Mapping):
+    if found is None:
         return None
     return Quantization(*(tuple(found.get(name, ())) for name in ("layers", "precisions", "costly", "where")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nas.files import utf8
 from nas.report.contents import Contents, read_contents
 from nas.report.digest import report_markdown
 from nas.report.front import front_csv, front_parquet
@@ -32,12 +33,12 @@ def write_report(run: RunDir) -> list[Path]:
 
 def report_files(contents: Contents) -> dict[str, bytes]:
     """The content of each file, by its name."""
-    files = {"front.csv": front_csv(contents.front).encode(), "front.parquet": front_parquet(contents.front)}
+    files = {"front.csv": utf8(front_csv(contents.front)), "front.parquet": front_parquet(contents.front)}
     files |= {f"front.{kind}": data for kind, data in front_pictures(contents).items()}
     if by_attempt(contents.timings):
         files[LATENCY_PICTURE] = latency_png(contents)
-    files[PAGE] = report_html(contents).encode()
-    files[DIGEST] = report_markdown(contents).encode()
+    files[PAGE] = utf8(report_html(contents))
+    files[DIGEST] = utf8(report_markdown(contents))
     if contents.finished and (picture := front_picture(contents.summary)):
-        files[f"best/{PICTURE}"] = picture.encode()
+        files[f"best/{PICTURE}"] = utf8(picture)
     return files

@@ -134,7 +134,7 @@ def _of_run(text: str, weights: str | None, data: Dataset | None) -> Original:
         load_weights(module, best / WEIGHTS)
         plan = space.plan(arch)
         shape = (plan.input_channels, *plan.input_size)
-        source = {"architecture": run.read_json(BEST)}
+        source = {"architecture": run.record(BEST)}
     source |= {"network": text, "classes": None, "shape": list(shape)}
     stored = config_of(run)["data"]
     mean, std = (tuple(stored[n]) if stored.get(n) else None for n in ("mean", "std"))

@@ -1,0 +1,285 @@
+"""What each kind of file of a run directory holds, for nas/records.py, which reads them.
+
+A kind is a type below and one line in KINDS. What is there must have its type; fields that are not named hold anything. No
+field has to be there: runs of older versions, and runs that go on, lack this and that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypedDict
+
+import msgspec
+from msgspec import Meta
+
+# beyond these no number of a network or of a training lies, and sums and squares would not be numbers any more
+Number = Annotated[float, Meta(ge=-1e100, le=1e100)]
+Time = Annotated[float, Meta(ge=0, le=1e100)]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Positive = Annotated[int, Meta(ge=1, le=2**53)]
+Size = Annotated[int, Meta(ge=1, le=2**31)]
+# names of files and folders: nothing that leads out of the run
+Key = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+Option = bool | int | float | str
+Shape = tuple[Size, Size, Size]
+Metrics = dict[str, Number]
+
+
+def _record(name: str, /, **fields: Any) -> Any:  # noqa: ANN401 - types
+    """The type of an object with these fields, each of which may be left away."""
+    return TypedDict(name, fields, total=False)  # type: ignore[operator]
+
+
+def _whole(name: str, /, **fields: Any) -> Any:  # noqa: ANN401 - types
+    """The type of an object with these fields, all of which it must have."""
+    return TypedDict(name, fields)  # type: ignore[operator]
+
+
+def _many(kind: Any) -> Any:  # noqa: ANN401 - types
+    return list[kind]
+
+
+class Metric(msgspec.Struct, forbid_unknown_fields=True):
+    """A number with where it came from."""
+
+    value: Number
+    unit: str
+    method: str
+    spread: Number | None = None
+    context: str = ""
+
+
+_ARCHITECTURE = {"space": str, "choices": dict[str, Option]}
+# a network as values
+Architecture = _record("Architecture", **_ARCHITECTURE)
+# a limit, and what a network has of it
+Budget = _record("Budget", text=str, metric=str, limit=Number, value=Number | None, ok=bool, detail=str)
+# what is known of a data set
+Data = _record(
+    "Data",
+    name=str,
+    fingerprint=str | None,
+    classes=Size,
+    class_names=list[str],
+    channels=Size,
+    resolution=Size,
+    mean=list[Number],
+    std=list[Number],
+    train=Count,
+    val=Count,
+)
+# a search space
+Definition = _record("Definition", name=str, version=int | str | None, settings=dict[str, Any])
+# what a run computes on
+Device = _record("Device", type=str, name=str, threads=Count)
+
+
+class Target(msgspec.Struct, forbid_unknown_fields=True):
+    """What latency belongs to."""
+
+    device: str
+    runtime: str
+    runtime_version: str
+    precision: str = "fp32"
+    batch: Size = 1
+    threads: Size = 1
+    cores: Size = 1
+
+
+# a pass of a recipe
+Step = _record("Step", name=Key, options=dict[str, Any], bounds=Metrics)
+# the passes of a chain
+Recipe = _record("Recipe", network=str, weights=str | None, steps=_many(Step))
+# config.json
+Config = _record(
+    "Config",
+    command=str,
+    argv=str,
+    options=dict[str, Any],
+    seed=Count,
+    versions=dict[str, str],
+    device=Device,
+    target=Target,
+    budgets=_many(Budget),
+    objectives=list[str],
+    space=Definition,
+    training=dict[str, Any],
+    augmentation=dict[str, Any],
+    data=Data,
+    recipe=Recipe,
+)
+# a line of trials.jsonl
+Trial = _record(
+    "Trial",
+    number=Count,
+    key=Key,
+    architecture=Architecture,
+    state=Literal["complete", "infeasible", "failed"],
+    cost=dict[str, Metric],
+    uncounted=list[str],
+    scores=Metrics,
+    seconds=Number,
+    error=str,
+)
+# a line of training.jsonl
+Training = _record("Training", training=str, step=Count, steps=Positive, epoch=Count, loss=Number, lr=Number)
+# a line of latency.jsonl
+Timing = _record(
+    "Timing",
+    attempt=Count,
+    trials=Count,
+    key=Key,
+    architecture=Architecture,
+    predicted_ms=Number | None,
+    measured_ms=Annotated[float, Meta(gt=0, le=1e100)],
+    spread_ms=Number | None,
+    context=str,
+)
+# a line of stages.jsonl
+Stage = _record("Stage", key=Key, stage=str, scores=Metrics, epochs=Count)
+# a line of cuts.jsonl
+Cut = _record(
+    "Cut",
+    number=Count,
+    key=Key,
+    architecture=Architecture,
+    cost=dict[str, Metric],
+    uncounted=list[str],
+    ratio=Number,
+    infeasible=str,
+)
+# a line of passes.jsonl
+Pass = _record("Pass", number=Count, name=Key, metrics=Metrics, seconds=Number, ok=bool, broken=str, network=str)
+# a network of a summary
+Network = _record("Network", key=Key, architecture=Architecture, metrics=Metrics)
+# what a network was made of
+Original = _record("Original", name=str, metrics=Metrics)
+# a layer of a quantized network
+QuantizedLayer = _record(
+    "QuantizedLayer",
+    name=str,
+    weight_bits=str | int,
+    activation_bits=str | int,
+    params=Number | None,
+    macs=Number | None,
+    sensitivity=Number | None,
+)
+# the whole network in one number format
+PrecisionRow = _record(
+    "PrecisionRow",
+    precision=str,
+    latency_ms=Number | None,
+    latency_spread=Number | None,
+    test_accuracy=Number | None,
+    size_bytes=Number | None,
+    simulated=bool,
+    note=str,
+)
+# a layer that costs accuracy
+Costly = _record("Costly", layer=str, share=Number, reason=str)
+# what a summary says of quantization
+Quantization = _record("Quantization", layers=_many(QuantizedLayer), precisions=_many(PrecisionRow), costly=_many(Costly))
+# summary.json
+Summary = _record(
+    "Summary",
+    command=str,
+    seed=Count,
+    versions=dict[str, str],
+    device=Device,
+    data=Data,
+    budget=_many(Budget),
+    verified=bool,
+    best=Network,
+    front=_many(Network),
+    trials=Count,
+    seconds=Time,
+    original=Original,
+    unchanged=bool,
+    left_out=list[str],
+    latency=Metrics,
+    quantization=Quantization,
+    passes=_many(Pass),
+    timed=dict[str, str],
+    largest=Metrics,
+    smallest=Metrics,
+)
+# a check of a verification
+Check = _record("Check", name=str, ok=bool, value=Number | None, expected=Number | None, detail=str)
+# best/verify.json
+Verdict = _record(
+    "Verdict", ok=bool, checks=_many(Check), budgets=_many(Budget), metrics=dict[str, Metric], files=dict[str, str]
+)
+# a layer of layers.json
+LayerRow = _record(
+    "LayerRow",
+    **{"in": Shape},
+    name=str,
+    op=str,
+    out=Shape,
+    kernel=tuple[Count, Count],
+    stride=tuple[Count, Count],
+    groups=Count,
+    act=str,
+    weight_bits=int | str,
+    macs=Count | None,
+    params=Count | None,
+    ms=Number | None,
+)
+# the networks of layers.json
+Layered = _record("Layered", chosen=_many(LayerRow), reference=_many(LayerRow))
+# layers.json
+Layers = _record("Layers", key=Key, image=Shape, reference=str, networks=Layered)
+# architecture.json
+Described = _record("Described", **_ARCHITECTURE, key=Key, definition=Definition, data=Data)
+
+
+# units that were cut from a group
+CutUnits = _whole("CutUnits", group=str, units=_many(Count))
+# history.json
+History = _whole("History", blocks=list[str], cuts=_many(CutUnits))
+# source.json
+Source = _record(
+    "Source",
+    network=str,
+    classes=Size | None,
+    shape=Shape,
+    activation=str | None,
+    architecture=Described,
+    pruned="Source",
+    history=History,
+)
+# quantization.json
+Quantized = _record(
+    "Quantized",
+    source=Source,
+    shape=Shape,
+    points=dict[str, tuple[Number, Number]],
+    packed=bool,
+    simulated=bool,
+    calibration=str,
+    equalized=bool,
+    corrected=bool,
+)
+# how far a checkpoint is
+Info = _record("Info", step=Count)
+# a checkpoint's name.json
+Pointer = _record(
+    "Pointer", file=Annotated[str, Meta(pattern=r"^[\w-]+-\d+\.safetensors$")], sha256=str, bytes=Count, info=Info
+)
+# by the name of the file; whole files and logs alike
+KINDS: Mapping[str, Any] = {
+    "config.json": Config,
+    "summary.json": Summary,
+    "verify.json": Verdict,
+    "layers.json": Layers,
+    "architecture.json": Described,
+    "source.json": Source,
+    "history.json": History,
+    "quantization.json": Quantized,
+    "trials.jsonl": Trial,
+    "training.jsonl": Training,
+    "latency.jsonl": Timing,
+    "stages.jsonl": Stage,
+    "cuts.jsonl": Cut,
+    "passes.jsonl": Pass,
+}
