@@ -5,6 +5,7 @@ Adding a format is adding two functions and one line in FORMATS.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -22,7 +23,8 @@ from torch import Tensor, nn
 
 from compress.deployment import write_deployment
 from nas import weights
-from nas.errors import CorruptRun, MissingPackage, NasError, VerificationFailed
+from nas.errors import CorruptRun, MachineFailed, MissingPackage, NasError, VerificationFailed
+from nas.failures import machine_failure, probe
 from nas.files import sync_folder
 from nas.runtimes import pt2
 from nas.runtimes.ort import runner
@@ -102,7 +104,9 @@ def write_pt2(module: nn.Module, example: Tensor, path: Path) -> None:
     program.example_inputs = None  # the file needs none, and they would be stored pickled
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)
-    torch.export.save(program, path)
+    content = io.BytesIO()  # torch would tell of a full disk in words of its own
+    torch.export.save(program, content)
+    path.write_bytes(content.getbuffer())
 
 
 def load_pt2(path: Path) -> Callable[[Tensor], Tensor]:
@@ -123,7 +127,7 @@ def write_format(name: str, module: nn.Module, example: Tensor, path: Path, form
     Raises VerificationFailed with the format and the cause, MissingPackage.
     """
     assert not module.training, "a network is exported as it is evaluated"
-    with _blamed_on(f"export to {name}"):
+    with _blamed_on(f"export to {name}", path.parent):
         (formats or FORMATS)[name].write(module, example, path)
 
 
@@ -162,7 +166,7 @@ def write_files(folder: Path, module: nn.Module, architecture: Mapping[str, obje
 @contextmanager
 def written_aside(folder: Path) -> Iterator[Path]:
     """Give an empty folder whose files go to `folder` when the block ends, and nowhere if it raises."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)  # not what it is in: a run that was deleted is not made again half
     for leftover in folder.glob(f"{_ASIDE}*"):  # of a process that was killed here
         shutil.rmtree(leftover)
     with tempfile.TemporaryDirectory(dir=folder, prefix=_ASIDE) as name:
@@ -176,15 +180,22 @@ def written_aside(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _blamed_on(step: str) -> Iterator[None]:
-    """Turn errors of exporters and runtimes, which come from many packages, into ours."""
+def _blamed_on(step: str, folder: Path | None = None) -> Iterator[None]:
+    """Turn errors of exporters and runtimes, which come from many packages, into ours.
+
+    Those of the machine are told apart; of a full disk some say so in words of their own, so that `folder` is tried.
+    """
     try:
         yield
-    except (VerificationFailed, MissingPackage):
+    except (VerificationFailed, MissingPackage, MachineFailed):
         raise
     except NasError as error:
         raise VerificationFailed(f"{step} failed: {error}") from error
     except Exception as error:
+        if not isinstance(error, FileNotFoundError) and (failure := machine_failure(error)):
+            raise failure from error
+        if folder is not None:
+            probe(folder)
         raise VerificationFailed(f"{step} failed: {_cause(error)}") from error
 
 

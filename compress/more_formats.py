@@ -5,6 +5,7 @@ A folder holds what a format needs: OpenVINO writes two files, the graph beside 
 
 from __future__ import annotations
 
+import io
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
@@ -36,7 +37,9 @@ def write_torchscript(module: nn.Module, example: Tensor, path: Path) -> None:
     """Write a traced TorchScript archive, which libtorch and torch.jit.load read."""
     with torch.no_grad(), _deprecated():
         traced = torch.jit.trace(module, torch.zeros(2, *example.shape[1:], dtype=example.dtype))
-        torch.jit.save(traced, str(path))
+        content = io.BytesIO()
+        torch.jit.save(traced, content)
+    path.write_bytes(content.getbuffer())
 
 
 def load_torchscript(path: Path) -> Callable[[Tensor], Tensor]:

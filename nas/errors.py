@@ -43,6 +43,17 @@ class RunLocked(NasError):
     """Another process works in the same run directory."""
 
 
+class MachineFailed(NasError):
+    """The disk, a permission or the memory failed; `resume` is the command that goes on, empty where there is none."""
+
+    exit_status = 5
+    resume = ""
+
+
+class Unwritable(MachineFailed, InvalidSetting):
+    """A folder that cannot be written."""
+
+
 class TrainingDiverged(NasError):
     """The loss or a gradient is not finite; the last good checkpoint is kept."""
 

@@ -14,10 +14,12 @@ import re
 import stat
 import weakref
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, NoReturn
 
-from nas.errors import CorruptRun, InvalidSetting, RunLocked
+from nas.errors import CorruptRun, RunLocked, Unwritable
+from nas.failures import about
 
 LOCK = ".lock"
 _ASIDE = re.compile(r"\..+\.\d+\.tmp")
@@ -64,10 +66,12 @@ def replace(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Write `data` to `path`, at once or not at all; `durable` waits until it is on the disk."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        write(aside, data, durable=durable)
-        os.replace(aside, path)
+        with about(path):
+            write(aside, data, durable=durable)
+            os.replace(aside, path)
     except BaseException:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):  # its folder may be gone
+            aside.unlink(missing_ok=True)
         raise
     if durable:
         sync_folder(path.parent)
@@ -129,8 +133,9 @@ def append_line(path: Path, record: Mapping[str, object]) -> None:
     try:
         before = os.fstat(descriptor).st_size
         try:
-            _write_all(descriptor, line)
-            os.fsync(descriptor)
+            with about(path):
+                _write_all(descriptor, line)
+                os.fsync(descriptor)
         except BaseException:  # a full disk or Ctrl-C: half a line would spoil the line after it
             os.ftruncate(descriptor, before)
             raise
@@ -196,8 +201,8 @@ def lock_folder(folder: Path) -> IO[bytes]:
 
 
 def refuse_folder(folder: Path, error: OSError) -> NoReturn:
-    """Raise InvalidSetting for a folder that cannot be written."""
-    raise InvalidSetting(f"{str(folder)!r} cannot be written ({error.strerror}); choose another --out") from error
+    """Raise Unwritable for a folder that cannot be written."""
+    raise Unwritable(f"{str(folder)!r} cannot be written ({error.strerror}); choose another --out") from error
 
 
 def _close_in_children(lock: IO[bytes]) -> None:

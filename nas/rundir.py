@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from nas import files
-from nas.errors import CorruptRun, InvalidSetting
+from nas.errors import CorruptRun, InvalidSetting, MachineFailed
 from nas.kinds import Pointer
 from nas.records import Record, read_record, read_records
 
@@ -127,6 +127,7 @@ class RunDir:
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write `data` as file `name`, at once or not at all."""
         path = self._inside(name)
+        self._require_there(name)
         files.make_folder(path.parent)
         files.replace(path, data)
 
@@ -154,6 +155,7 @@ class RunDir:
         """Append one JSON line to log `name`; it is on the disk when this returns, and not in the log if this raises."""
         self._assert_locked()
         path = self._inside(name)
+        self._require_there(name)
         files.make_folder(path.parent)
         files.append_line(path, record)
 
@@ -176,6 +178,7 @@ class RunDir:
         """
         self._assert_locked()
         folder = self._checkpoint(name).parent
+        self._require_there(name)
         old = _numbered(folder, name, ".safetensors")
         file = f"{name}-{max(old, default=0) + 1}.safetensors"
         digest = hashlib.sha256(payload).hexdigest()
@@ -210,6 +213,13 @@ class RunDir:
         return payload, pointer["info"]
 
     # -- within
+
+    def _require_there(self, name: str) -> None:
+        """Raise MachineFailed for a run that was deleted: nothing is made again half; or for a folder that leads out of it."""
+        if name != CONFIG and not (self.path / CONFIG).is_file():
+            raise MachineFailed(f"the run directory {str(self.path)!r} disappeared while it was used; start a new run")
+        if not self._inside(name).parent.resolve().is_relative_to(self.path.resolve()):
+            raise CorruptRun(f"{str(self._inside(name).parent)!r} leads out of the run directory; remove that link")
 
     def _assert_locked(self) -> None:
         assert self._lock is not None and not self._lock.closed, f"{self.path} is open for reading only, or closed"

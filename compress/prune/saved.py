@@ -25,6 +25,7 @@ def save_pruned(folder: Path, module: nn.Module, source: Mapping[str, object], h
     `source` is plain JSON that says how to build the network before the first cut, such as {"network": "cifar-resnet56",
     "classes": 10}; `history` is all that was taken from it since. Files are written aside and then renamed.
     """
+    folder.parent.mkdir(exist_ok=True)
     with written_aside(folder) as aside:
         (aside / SOURCE).write_bytes(files.to_json(dict(source)))
         (aside / HISTORY).write_bytes(files.to_json(history.to_json()))

@@ -39,6 +39,7 @@ def about_of(found: Quantized, source: Mapping[str, Any], shape: Sequence[int]) 
 
 def save_simulated(folder: Path, module: fx.GraphModule, about: Mapping[str, Any]) -> None:
     """Write a simulated module with its weights in fp32, to go on with, and `about` as quantization.json."""
+    folder.parent.mkdir(exist_ok=True)
     with written_aside(folder) as aside:
         (aside / QUANTIZATION).write_bytes(files.to_json(dict(about)))
         save_weights(module, aside / WEIGHTS)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import functools
-import signal
+import os
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import ParamSpec
 
 import typer
 
+from nas.cli.signals import INTERRUPTED, interruptible
 from nas.cli.trust import PREFIX, naming
-from nas.errors import NasError
+from nas.errors import MachineFailed, NasError
+from nas.failures import machine_failure
 
 P = ParamSpec("P")
-INTERRUPTED = 130
+UNREAD = 141  # as a shell tells of SIGPIPE
 TRUST_CODE = "trust_code"
 
 
@@ -32,18 +32,33 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            with _terminated_as_interrupted(), warnings.catch_warnings(), naming(_texts(kwargs)):
-                warnings.showwarning = _show_warning  # type: ignore[assignment]
-                command(*args, **kwargs)
-        except NasError as error:
-            _say(f"{'interrupted' if isinstance(error, Interrupted) else 'error'}: {error}")
-            raise typer.Exit(error.exit_status) from None
-        except KeyboardInterrupt:
-            _say("interrupted")
-            raise typer.Exit(INTERRUPTED) from None
+        with interruptible() as interrupts:
+            try:
+                with warnings.catch_warnings(), naming(_texts(kwargs)):
+                    warnings.showwarning = _show_warning  # type: ignore[assignment]
+                    command(*args, **kwargs)
+            except BaseException as error:
+                if isinstance(error, KeyboardInterrupt) or (interrupts.seen and not isinstance(error, Interrupted)):
+                    error = Interrupted("")
+                raise typer.Exit(_told(error)) from None
 
     return run
+
+
+def _told(error: BaseException) -> int:
+    """Say what happened in one line, and give the exit status; what is a fault of ours is raised as it is."""
+    if isinstance(error, BrokenPipeError):  # whoever read the output has gone, as `head` does
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - what is left in the old one cannot be written either
+        return UNREAD
+    failure = error if isinstance(error, NasError) else machine_failure(error) if isinstance(error, Exception) else None
+    if failure is None:
+        raise error
+    if isinstance(failure, Interrupted):
+        _say(f"interrupted: {failure}" if str(failure) else "interrupted")
+    else:
+        resume = f"; resume with: {failure.resume}" if isinstance(failure, MachineFailed) and failure.resume else ""
+        _say(f"error: {failure}{resume}")
+    return failure.exit_status
 
 
 def _texts(options: Mapping[str, object]) -> Iterator[object]:
@@ -51,23 +66,6 @@ def _texts(options: Mapping[str, object]) -> Iterator[object]:
     for name, value in options.items():
         for text in value if isinstance(value, list | tuple) else [value]:
             yield f"{PREFIX}{text}" if name == TRUST_CODE else text
-
-
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """`kill` and the schedulers of clusters end a command as Ctrl-C does, with a word on resuming."""
-    if threading.current_thread() is not threading.main_thread():  # signals are of that one
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:

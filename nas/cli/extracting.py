@@ -12,6 +12,7 @@ from typing import Any
 
 from compress.export import ARCHITECTURE
 from nas import files
+from nas.architecture import Architecture
 from nas.cli import deliver
 from nas.cli.existing import trial_of
 from nas.cli.job import configuration, make_job
@@ -28,12 +29,12 @@ from nas.cli.quantizing.settings import QuantizeSettings
 from nas.cli.running import failures, refuse_changes
 from nas.cli.settings import Settings, command_line, of_run
 from nas.cli.stages import loaded_supernet
-from nas.errors import InvalidSetting, VerificationFailed
+from nas.errors import CorruptRun, InvalidSetting, VerificationFailed
 from nas.evaluation.supernet import SupernetEvaluator
 from nas.report.passes import COMPRESS, pass_runs
 from nas.report.picture import PICTURE, front_picture
 from nas.report.words import show
-from nas.rundir import RunDir
+from nas.rundir import TRIALS, RunDir
 from nas.training.loop import Checkpoints
 from nas.trial import Trial
 
@@ -68,6 +69,7 @@ def run_extract(wanted: Wanted, as_json: bool) -> None:
         folder = wanted.out or run.path / EXTRACTED / record["key"]
         if wanted.out:
             _check_free(wanted.out)
+        folder.parent.mkdir(parents=wanted.out is not None, exist_ok=True)
         log(f"network {record['key']} of {run.path}")
         summary, verdict = EXTRACTORS[made.config["command"]](made, record, folder, wanted.device)
         summary |= {"run": str(run.path), "front": _delivered(run).get("front", []), "trials": len(made.trials())}
@@ -165,6 +167,9 @@ def _evaluated(run: RunDir, text: str) -> tuple[RunDir, Json]:
             f"{str(run.path)!r} has no network to extract: none of its {len(found)} trials was evaluated; let the run go on"
         )
     made, record = found[key_of(str(run.path), found, text)]
+    stored = record["architecture"]
+    if record["state"] == "complete" and Architecture(stored["space"], stored["choices"]).key != record["key"]:
+        raise CorruptRun(f"the key {record['key']} in {made.path / TRIALS} is not that of its architecture; restore the file")
     if record["state"] != "complete":
         raise InvalidSetting(
             f"network {record['key']} is {record['state']} ({record['error']}); extract one that was evaluated, such as those "

@@ -14,10 +14,12 @@ import torch
 from nas.cli.errors import Interrupted
 from nas.cli.layers import write_layers
 from nas.cli.progress import log
+from nas.cli.signals import was_interrupted
 from nas.cost.measure import BUSY
 from nas.data.dataset import Dataset
 from nas.data.load import DataConfig, load
 from nas.errors import InvalidSetting, VerificationFailed
+from nas.failures import machine_failure
 from nas.report.contents import VERIFY, network
 from nas.report.write import write_report
 from nas.rundir import RunDir
@@ -37,8 +39,15 @@ def working(config: Mapping[str, Any], resumed: Path | None, out: Path | None) -
             raise InvalidSetting(
                 f"the memory of {config['device']['type']} ran out ({error}); start again with a lower --batch-size"
             ) from None
-        except KeyboardInterrupt:
-            raise Interrupted(f"resume with: nas {command} --resume --out {quote(str(run.path))}") from None
+        except BaseException as error:
+            again = f"nas {command} --resume --out {quote(str(run.path))}"
+            if isinstance(error, KeyboardInterrupt) or was_interrupted():
+                raise Interrupted(f"resume with: {again}") from None
+            failure = machine_failure(error) if isinstance(error, Exception) else None
+            if failure is None:
+                raise
+            failure.resume = again if run.path.is_dir() else ""
+            raise failure from error
 
 
 def concluded(run: RunDir, summary: dict[str, Any], announce: Callable[[RunDir, dict[str, Any]], None], as_json: bool) -> None:

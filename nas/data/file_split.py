@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,7 @@ class FileSplit:
             _DecodedBatches(self.paths, self.resolution, [batch.tolist() for batch in index_batches]),
             batch_size=None,  # an item is a batch already
             num_workers=min(self.workers, _processors()) if len(index_batches) > 1 else 0,
+            worker_init_fn=_left_to_the_end,
             generator=torch.Generator(),  # of its own, or it would draw from the global one
         )
         for batch, images in zip(index_batches, loader, strict=True):
@@ -150,6 +152,12 @@ def _view(split: Split, indices: Tensor) -> Subset:
     if isinstance(split, Subset):
         return Subset(split.base, split.indices[indices])
     return Subset(split, indices)
+
+
+def _left_to_the_end(worker: int) -> None:
+    """Workers are ended by the process that reads from them; a signal to the whole group is that one's to tell of."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _processors() -> int:
