@@ -128,7 +128,7 @@ Timing = _record(
     "Timing",
     attempt=Count,
     trials=Count,
-    key=Key,
+    key=str,
     architecture=Architecture,
     predicted_ms=Number | None,
     measured_ms=Annotated[float, Meta(gt=0, le=1e100)],
