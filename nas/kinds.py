@@ -205,6 +205,8 @@ Summary = _record(
 )
 # a check of a verification
 Check = _record("Check", name=str, ok=bool, value=Number | None, expected=Number | None, detail=str)
+# a line of sessions.jsonl
+Session = _record("Session", began=Time, before=Time)
 # best/verify.json
 Verdict = _record(
     "Verdict", ok=bool, checks=_many(Check), budgets=_many(Budget), metrics=dict[str, Metric], files=dict[str, str]
@@ -282,4 +284,5 @@ KINDS: Mapping[str, Any] = {
     "stages.jsonl": Stage,
     "cuts.jsonl": Cut,
     "passes.jsonl": Pass,
+    "sessions.jsonl": Session,
 }

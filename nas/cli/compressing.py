@@ -37,6 +37,7 @@ from nas.latency.machine import device_name
 from nas.latency.target import Target
 from nas.report.passes import LOG, PASSES, networks_so_far, pass_runs
 from nas.report.words import show
+from nas.report.write import PAGE, write_report
 from nas.rundir import RunDir, latest
 from nas.torch_seeding import generator
 
@@ -136,6 +137,8 @@ def _ran(run: RunDir, recipe: Recipe, number: int, step: Step) -> dict[str, floa
             _RUNNERS[step.name](folder, step.settings(network, weights), folder if started else None, False)
         except Interrupted:
             raise KeyboardInterrupt from None  # the chain is what is resumed
+    elif not (folder / PAGE).is_file():  # of versions that wrote the summary before the report
+        write_report(RunDir.read(folder))
     summary = _summary_of(folder)
     found = dict(summary["best"]["metrics"])
     lines = run.read_lines(LOG)

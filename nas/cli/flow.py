@@ -11,6 +11,7 @@ from shlex import quote
 import typer
 
 from nas.budget import format_value
+from nas.cli import elapsed
 from nas.cli.deliver import deliver, header
 from nas.cli.job import Job, configuration, make_job
 from nas.cli.latency import TABLE
@@ -57,8 +58,9 @@ def run_train(ctx: typer.Context) -> None:
         evaluator = SupernetEvaluator(trained_supernet(job, run), job.data, settings.seed)
         ends = {"largest": job.space.largest(), "smallest": job.space.smallest()}
         rows = {name: {**job.cost(arch).values(), **evaluator(arch)} for name, arch in ends.items()}
-        summary = {**header(job, "train"), **rows, "seconds": round(time.monotonic() - began, 1)}
+        summary = {**header(job, "train"), **rows, "seconds": elapsed.total(run, time.monotonic() - began)}
         run.write_json("summary.json", summary)
+        elapsed.end(run)
         for name, row in rows.items():
             log(f"{name}: {format_value('macs', row['macs'])} (multiply-adds), {row['val_accuracy']:.2%} validation")
         log(f"supernet in {run.path}; search it with: nas search --budget ... --supernet {quote(str(run.path))}")

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from nas.cli import elapsed
 from nas.cli.errors import Interrupted
 from nas.cli.layers import write_layers
 from nas.cli.progress import log
@@ -28,10 +29,11 @@ from nas.rundir import RunDir
 @contextmanager
 def working(config: Mapping[str, Any], resumed: Path | None, out: Path | None) -> Iterator[RunDir]:
     """Open or create the run directory of the command that `config` names, and say how to resume when interrupted."""
-    command = config["command"]
+    command, before = config["command"], elapsed.spent(resumed) if resumed else 0.0
     with RunDir.open(resumed) if resumed else RunDir.create(command, config, out) as run:
         if resumed:
             refuse_changes(run, config)
+        elapsed.begin(run, before)
         log(f"run directory {run.path}")
         try:
             yield run
@@ -52,9 +54,12 @@ def working(config: Mapping[str, Any], resumed: Path | None, out: Path | None) -
 
 def concluded(run: RunDir, summary: dict[str, Any], announce: Callable[[RunDir, dict[str, Any]], None], as_json: bool) -> None:
     """Write the summary and the report of a run that delivered, and tell of it. Raises VerificationFailed if a check failed."""
-    run.write_json("summary.json", summary)
+    summary["seconds"] = elapsed.total(run, summary["seconds"])
     write_layers(run, network(summary["best"]))
-    write_report(run)
+    write_report(run, summary)
+    # last, for it says that nothing is missing
+    run.write_json(elapsed.SUMMARY, summary)
+    elapsed.end(run)
     announce(run, summary)
     log(f"files in {run.path}/best, report in {run.path}/report.html")
     if was_busy(run, summary):

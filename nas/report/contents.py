@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,9 +12,10 @@ import numpy as np
 
 from nas.architecture import Option
 from nas.errors import InvalidSetting
+from nas.kinds import KINDS
 from nas.latency.table import read_table
 from nas.latency.target import Target
-from nas.records import Record
+from nas.records import Record, checked
 from nas.report.fronts import front_of_many
 from nas.report.latency import Timed, read_timings
 from nas.report.layers import Layers, read_layers
@@ -111,9 +113,13 @@ class Contents:
         return {**({"latency_ms": clock} if clock else {}), **self.verify.get("metrics", {})}
 
 
-def read_contents(run: RunDir) -> Contents:
-    """Read what a report needs. Raises InvalidSetting if no network of the run was evaluated, CorruptRun as RunDir does."""
-    summary, verify, config = run.record_if_there(SUMMARY), run.record_if_there(VERIFY), config_of(run)
+def read_contents(run: RunDir, summary: Mapping[str, Any] | None = None) -> Contents:
+    """Read what a report needs; `summary` takes the place of a summary.json that is not written yet.
+
+    Raises InvalidSetting if no network of the run was evaluated, CorruptRun as RunDir does.
+    """
+    summary = run.record_if_there(SUMMARY) if summary is None else _as_read(summary)
+    verify, config = run.record_if_there(VERIFY), config_of(run)
     timings, table = read_timings(run), _foreign_table(run, config)
     measured_ms = {t.key: t.measured_ms for t in timings}
     trials = tuple(_trial(line, measured_ms) for line in run.trials())
@@ -152,6 +158,10 @@ def read_contents(run: RunDir) -> Contents:
         quantization=quantization,
         passes=read_passes(run, summary),
     )
+
+
+def _as_read(summary: Mapping[str, Any]) -> Record:
+    return checked(json.loads(json.dumps(summary)), KINDS[SUMMARY], SUMMARY)
 
 
 def front_of(trials: Sequence[TrialRow], objectives: Sequence[str]) -> tuple[Network, ...]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from nas.files import utf8
 from nas.report.contents import Contents, read_contents
@@ -17,15 +19,17 @@ from nas.rundir import RunDir
 LATENCY_PICTURE, PAGE, DIGEST = "latency.png", "report.html", "report.md"
 
 
-def write_report(run: RunDir) -> list[Path]:
+def write_report(run: RunDir, summary: Mapping[str, Any] | None = None) -> list[Path]:
     """Write the tables, pictures and pages of a run, whether it has ended or not; the run need not be locked.
 
     Always front.csv, front.parquet, front.png, front.svg, report.html and report.md; latency.png where networks were timed
     whose latency had been predicted; best/front.svg, which the model card shows, once the run has ended.
 
+    `summary` is what summary.json will have, of a run that writes it when its report is there.
+
     Raises InvalidSetting if no network of the run was evaluated, CorruptRun if its files cannot be read.
     """
-    files = report_files(read_contents(run))
+    files = report_files(read_contents(run, summary))
     for name, data in files.items():
         run.write_bytes(name, data)
     return [run.path / name for name in files]
