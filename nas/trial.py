@@ -5,6 +5,7 @@ Everything here minimizes; accuracies are turned into errors by the caller.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -64,34 +65,78 @@ def dominates(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def fronts(points: np.ndarray) -> list[np.ndarray]:
-    """Non-dominated sorting (Deb et al. 2002): index arrays of the fronts of `points` (n, objectives), best first."""
-    points = np.asarray(points, dtype=float)
-    no_worse = np.all(points[:, None] <= points[None], axis=2)
-    better = np.any(points[:, None] < points[None], axis=2)
-    beats = no_worse & better
-    left = np.ones(len(points), dtype=bool)
-    result = []
-    for _ in range(len(points)):
-        if not left.any():
+    """Non-dominated sorting (Deb et al. 2002): index arrays of the fronts of `points` (n, objectives), best first.
+
+    A value that is NaN is worse than any other one. Each front takes what `_front` takes.
+    """
+    values = np.asarray(points, dtype=float)
+    if len(values) == 0:
+        return []
+    unique, place = np.unique(np.where(np.isnan(values), np.inf, values), axis=0, return_inverse=True)
+    rank = np.zeros(len(unique), dtype=int)
+    left = np.arange(len(unique))
+    for number in range(len(unique)):
+        if len(left) == 0:
             break
-        front = left & ~np.any(beats & left[:, None], axis=0)
-        result.append(np.flatnonzero(front))
-        left &= ~front
-    return result
+        first = _front(unique[left])
+        rank[left[first]] = number
+        left = left[~first]
+    ranks = rank[place.reshape(-1)]
+    return [np.flatnonzero(ranks == number) for number in range(int(ranks.max()) + 1)]
 
 
 def pareto_front(points: Sequence[Sequence[float]] | np.ndarray) -> list[int]:
     """Indices of the non-dominated points, ordered by the last objective; of equal points only the first.
 
-    A point with NaN is not known to be any good and is left out.
+    A point with NaN is not known to be any good and is left out. Takes n log n for up to three objectives, and of more
+    n times the size of the front.
     """
     values = np.asarray(points, dtype=float)
     known = np.flatnonzero(~np.isnan(values).any(axis=1)) if len(values) else np.array([], dtype=int)
     if len(known) == 0:
         return []
     unique, first = np.unique(values[known], axis=0, return_index=True)
-    order = known[first[fronts(unique)[0]]]
+    order = known[np.sort(first[_front(unique)])]
     return [int(i) for i in order[np.argsort(values[order, -1], kind="stable")]]
+
+
+def _front(points: np.ndarray) -> np.ndarray:
+    """Which of `points` (n, objectives), different ones in lexicographic order, no other one dominates: (n,) of bool."""
+    if points.shape[1] <= 2:
+        lowest = np.minimum.accumulate(points[:, -1])
+        return np.append(True, points[1:, -1] < lowest[:-1]) if points.shape[1] == 2 else np.arange(len(points)) == 0
+    return _swept(points) if points.shape[1] == 3 else _compared(points)
+
+
+def _swept(points: np.ndarray) -> np.ndarray:
+    """`_front` of three objectives: a staircase of the last two, to which each point is added unless it lies above it."""
+    second, third, found = [-np.inf], [np.inf], np.zeros(len(points), dtype=bool)
+    for i, (_, y, z) in enumerate(points.tolist()):
+        at = bisect_right(second, y)
+        if third[at - 1] <= z and at > 1:
+            continue
+        found[i] = True
+        end = at
+        while end < len(third) and third[end] >= z:  # bounded: each step is removed once
+            end += 1
+        start = at - 1 if at > 1 and second[at - 1] == y else at
+        second[start:end], third[start:end] = [y], [z]
+    return found
+
+
+def _compared(points: np.ndarray) -> np.ndarray:
+    """`_front` of any number of objectives: each point against those of the front so far, for none after it dominates it."""
+    front, size = np.empty_like(points.T), 0
+    found = np.zeros(len(points), dtype=bool)
+    for i, point in enumerate(points):
+        below = front[-1, :size] <= point[-1]
+        for known, value in zip(front[1:-1, :size], point[1:-1], strict=True):
+            below &= known <= value
+        if not below.any():
+            found[i] = True
+            front[:, size] = point
+            size += 1
+    return found
 
 
 def hypervolume(points: np.ndarray, reference: Sequence[float] | np.ndarray) -> float:
@@ -102,6 +147,9 @@ def hypervolume(points: np.ndarray, reference: Sequence[float] | np.ndarray) -> 
         return 0.0
     if len(ref) == 1:
         return float(ref[0] - values.min())
+    if len(ref) == 2:
+        x, y = values[pareto_front(values[:, ::-1])].T  # from left to right, and so from high to low
+        return float(np.sum((np.append(x[1:], ref[0]) - x) * (ref[1] - y)))
     values = values[np.argsort(values[:, -1], kind="stable")]
     edges = np.append(values[:, -1], ref[-1])
     slabs = ((hypervolume(values[: i + 1, :-1], ref[:-1]), edges[i + 1] - edges[i]) for i in range(len(values)))

@@ -160,3 +160,26 @@ def test_hypervolume_of_simple_shapes():
     assert hypervolume(np.empty((0, 2)), [2.0, 3.0]) == 0.0
     assert hypervolume(np.array([]), [2.0, 3.0]) == 0.0
     assert hypervolume(np.array([[float("nan"), 0.0], [1.0, 1.0]]), [2.0, 3.0]) == 2.0
+
+
+@pytest.mark.parametrize("objectives", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("options", [2, 3, 50])
+def test_fronts_of_few_values_are_those_of_all_pairs(objectives, options):
+    for seed in range(8):
+        points = np.random.default_rng(seed).integers(0, options, (40, objectives)).astype(float)
+        best = {tuple(p) for p in points if not any(dominates(q, p) for q in points)}
+        found = [tuple(points[i]) for i in pareto_front(points)]
+        assert set(found) == best and len(found) == len(best)
+        assert {tuple(points[i]) for i in fronts(points)[0]} == best
+
+
+@pytest.mark.parametrize("objectives", [2, 3])
+def test_a_front_of_many_networks_needs_no_pairs(objectives):
+    points = np.random.default_rng(0).random((20_000, objectives))
+    points /= np.linalg.norm(points, axis=1, keepdims=True)  # none dominates another one
+    assert sorted(pareto_front(points)) == list(range(20_000))
+
+
+def test_the_area_below_a_front_of_many_networks():
+    x = np.linspace(0.0, 1.0, 1001)
+    assert hypervolume(np.stack([x, 1 - x], axis=1), [1.0, 1.0]) == pytest.approx(0.5, abs=1e-3)

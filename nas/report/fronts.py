@@ -1,4 +1,4 @@
-"""The front of many points, also as it grew; pairs of thousands of points at once would take long."""
+"""The front of many points, also as it grew."""
 
 from __future__ import annotations
 
@@ -9,15 +9,10 @@ import numpy as np
 
 from nas.trial import pareto_front
 
-MOST_AT_ONCE = 250
-
 
 def front_of_many(points: np.ndarray) -> list[int]:
     """Indices of the points that no other one beats, as `nas.trial.pareto_front` gives them."""
-    front: list[int] = []
-    for _, found in fronts_over_time(points, math.ceil(len(points) / MOST_AT_ONCE)):
-        front = found
-    return front
+    return pareto_front(points)
 
 
 def fronts_over_time(points: np.ndarray, steps: int) -> Iterator[tuple[int, list[int]]]:
