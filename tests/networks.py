@@ -29,7 +29,7 @@ def randomize_norms(module: nn.Module, seed: int = 0) -> nn.Module:
     """Give all norms random scales and shifts: equality tests with identity norms prove little."""
     rng = generator(seed, "norms")
     for layer in module.modules():
-        if isinstance(layer, nn.BatchNorm2d):
+        if isinstance(layer, nn.BatchNorm2d) and layer.affine:
             nn.init.uniform_(layer.weight, 0.5, 1.5, generator=rng)
             nn.init.normal_(layer.bias, std=0.5, generator=rng)
             if layer.track_running_stats:

@@ -258,20 +258,6 @@ def test_bad_cuts(step, message):
         cut(module, [step], x)
 
 
-class Opaque(nn.Module):
-    """Autograd sees nothing of it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 1)
-
-    @torch.no_grad()
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x).mean((2, 3))
-
-
-def test_modules_that_cannot_be_traced():
-    with pytest.raises(InvalidSetting, match="Opaque cannot be traced for pruning"):
-        analyse(Opaque(), images(1, 3, 4, 4))
+def test_modules_that_cannot_be_run():
     with pytest.raises(InvalidSetting, match=r"Mixed cannot be run on an input of shape \(1, 2, 8, 8\) .*; check the shape"):
         analyse(Mixed(), images(1, 2, 8, 8))

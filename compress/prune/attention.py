@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from compress.prune.constant_weights import with_constant_weights
 from compress.prune.execution import reason
 from compress.prune.groups import IN, OUT, Group, Member
 from compress.prune.slices import last_dim
@@ -47,7 +48,8 @@ class SelfAttention(nn.Module):
 
 
 def prepare(module: nn.Module) -> nn.Module:
-    """A copy that computes the same, in which each nn.MultiheadAttention is a SelfAttention, so that its heads can be cut.
+    """A copy that computes the same in evaluation, in which each nn.MultiheadAttention is a SelfAttention, so that its heads
+    can be cut, and each convolution with computed weights (compress.prune.constant_weights) a plain one.
 
     Groups name the layers of the prepared network. What is prepared already is only copied. Raises InvalidSetting for a module
     that cannot be copied.
@@ -60,7 +62,7 @@ def prepare(module: nn.Module) -> nn.Module:
         for name, child in list(parent.named_children()):
             if type(child) is nn.MultiheadAttention and not isinstance(parent, FUSED) and _is_plain(child):
                 setattr(parent, name, SelfAttention(child).train(child.training))
-    return network
+    return with_constant_weights(network)
 
 
 def _remedy(module: nn.Module) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.prune.attention import prepare
+from compress.prune.slices import called
 from nas.cost.evaluation_mode import evaluation_mode
 from nas.errors import InvalidSetting
 
@@ -78,4 +79,4 @@ def _calls(network: nn.Module, example: Tensor) -> dict[str, Tensor]:
 
 def _adds(part: nn.Module, images: Tensor) -> bool:
     silent = {name: torch.zeros_like(p) for name, p in part.named_parameters()}
-    return torch.equal(torch.func.functional_call(part, silent, (images.clone(),)), images)
+    return torch.equal(called(part, silent, images.clone()), images)

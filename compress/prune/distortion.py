@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compress.prune.groups import Group
-from compress.prune.slices import silenced
+from compress.prune.slices import called, silenced
 from nas.training.calibration import batch_statistics
 
 Curves = dict[str, dict[int, float]]
@@ -71,6 +71,6 @@ def _divergence(
 ) -> float:
     total = 0.0
     for images, expected in zip(batches, whole, strict=True):
-        logits = torch.func.functional_call(module, dict(parameters), (images,))
+        logits = called(module, dict(parameters), images)
         total += float(F.kl_div(F.log_softmax(logits.float(), 1), expected, reduction="sum", log_target=True))
     return total / sum(map(len, whole))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from compress.prune.evidence import Evidence, loss
 from compress.prune.groups import Group
 from compress.prune.magnitude import l2
-from compress.prune.slices import readers, silenced
+from compress.prune.slices import called, readers, silenced
 from nas.cost.evaluation_mode import evaluation_mode
 from nas.training.features import noting, relative
 
@@ -85,5 +85,5 @@ def _layers_after(module: nn.Module, group: Group, images: Tensor) -> list[str]:
 
 def _features(module: nn.Module, layers: Sequence[str], parameters: Mapping[str, Tensor], images: Tensor) -> dict[str, Tensor]:
     with noting(module, layers) as seen, evaluation_mode(module):
-        torch.func.functional_call(module, dict(parameters), (images,))
+        called(module, dict(parameters), images)
     return seen

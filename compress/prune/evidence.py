@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from compress.prune.slices import called
 from nas.cost.evaluation_mode import evaluation_mode
 
 Batch = tuple[Tensor, Tensor]
@@ -41,7 +42,7 @@ def gather(module: nn.Module, batches: Sequence[Batch], seed: int) -> Evidence:
     with evaluation_mode(module), torch.enable_grad():
         for images, labels in batches:
             for x, y in zip(images.split(TOGETHER), labels.split(TOGETHER), strict=True):
-                mean = F.cross_entropy(torch.func.functional_call(module, parameters, (x,)), y)
+                mean = F.cross_entropy(called(module, parameters, x), y)
                 slopes = torch.autograd.grad(mean, list(parameters.values()), allow_unused=True)
                 for name, slope in zip(parameters, slopes, strict=True):
                     if slope is not None:
@@ -56,6 +57,6 @@ def loss(module: nn.Module, parameters: Mapping[str, Tensor], batches: Sequence[
     total = 0.0
     with evaluation_mode(module):
         for images, labels in batches:
-            logits = torch.func.functional_call(module, dict(parameters), (images,))
+            logits = called(module, dict(parameters), images)
             total += float(F.cross_entropy(logits, labels, reduction="sum"))
     return total / sum(len(labels) for _, labels in batches)

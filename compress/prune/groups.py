@@ -16,11 +16,17 @@ OUT, IN = "out", "in"
 
 @dataclass(frozen=True)
 class Member:
-    """One layer of a group: unit u owns the indices `units[u]` of its output (`side` OUT) or input (IN) channels."""
+    """One layer of a group: unit u owns the indices `units[u]` of its output (`side` OUT) or input (IN) channels.
+
+    A bare tensor has its channels along `dim`, its last dimension above one if that is None. `inner` are convolutions of
+    several groups that keep them: each loses as many channels; their inputs are numbered within a group.
+    """
 
     layer: str
     side: str
     units: tuple[tuple[int, ...], ...]
+    dim: int | None = None
+    inner: bool = False
 
 
 @dataclass(frozen=True)

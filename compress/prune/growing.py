@@ -30,7 +30,7 @@ from compress.prune.groups import IN, OUT, Group
 from compress.prune.history import History
 from compress.prune.pipeline import Pruned, Ranking, Recipe, Subject, analysed
 from compress.prune.problem import Keep, Problem
-from compress.prune.slices import Slice, assign, readers, slices
+from compress.prune.slices import Slice, assign, called, readers, slices
 from compress.prune.widths import WidthModel
 from nas.budget import Budget
 from nas.cost.counting import MACS, macs
@@ -90,7 +90,7 @@ class Growing(nn.Module):
         """
         units, blocks = self.masks(step)
         with _mixed(self.network, dict(zip(self.names, blocks, strict=True))):
-            return torch.func.functional_call(self.network, self._scaled(units), (images,))
+            return called(self.network, self._scaled(units), images)
 
     def masks(self, step: int) -> tuple[Tensor, Tensor]:
         """Masks in (0, 1) of all units, group after group, (units,), and of the blocks, (blocks,)."""

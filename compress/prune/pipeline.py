@@ -16,14 +16,16 @@ from torch import Tensor, nn
 from compress.prune.allocation import ALLOCATIONS
 from compress.prune.attention import prepare
 from compress.prune.compensation import Moments, compensated, moments
-from compress.prune.dependencies import analyse, remove
+from compress.prune.dependencies import analyse, holders, remove
 from compress.prune.distortion import Curves, curves
 from compress.prune.evidence import Batch, Evidence, gather
+from compress.prune.execution import FAILURES, reason
 from compress.prune.groups import Cut, Group, groups_after, joined
 from compress.prune.history import History
 from compress.prune.importance import CALIBRATED, DIFFERENTIATED, IMPORTANCES, score
 from compress.prune.problem import Keep, Problem
 from compress.prune.slices import assign
+from compress.prune.tracking import tensors_of
 from compress.prune.widths import Latency, WidthModel
 from nas.budget import Budget, Cost, check
 from nas.cost.trace import trace
@@ -133,7 +135,7 @@ def analysed(module: nn.Module, example: Tensor, latency: Latency | None = None)
     groups = analyse(module, example)
     if not groups:
         raise InvalidSetting(
-            f"nothing of {type(module).__name__} can be cut: every channel reaches an input, an output or a fixed shape"
+            f"nothing of {type(module).__name__} can be cut; what holds its channels: {holders(module, example)}"
         )
     network = prepare(module).eval()
     return Subject(network, example, groups, WidthModel(trace(network, example[:1]), groups, latency))
@@ -244,10 +246,28 @@ def carved(subject: Subject, ranking: Ranking, keep: Keep, calibration: Calibrat
     whole = prepare(subject.module)
     assign(whole, solved)
     module = remove(whole, subject.groups, cuts).eval()
+    _check_runs(module, subject, cuts)
     recalibrate(module, calibration.norms)
     groups = groups_after(subject.groups, cuts)
     widths = WidthModel(subject.widths.plan_with(keep), groups, subject.widths.latency)
     return Subject(module, subject.example, groups, widths), cuts
+
+
+@torch.no_grad()
+def _check_runs(module: nn.Module, subject: Subject, cuts: Sequence[Cut]) -> None:
+    """Run what was cut before anything is done with it. Raises InvalidSetting."""
+    try:
+        found = [tuple(x.shape) for x in tensors_of(module(subject.example))]
+        expected = [tuple(x.shape) for x in tensors_of(subject.module(subject.example))]
+        problem = "" if found == expected else f"it gives {found}, and the original {expected}"
+    except FAILURES as error:
+        problem = reason(error)
+    if problem:
+        names = ", ".join(cut.group for cut in cuts[:5])
+        raise InvalidSetting(
+            f"{type(module).__name__} does not run once channels of {len(cuts)} groups ({names}, ...) are cut ({problem}); "
+            "numbers of channels that its forward has must be read from shapes; choose another --allocation or --budget"
+        )
 
 
 def lowest(groups: Sequence[Group], scores: Mapping[str, np.ndarray], keep: Mapping[str, int]) -> tuple[Cut, ...]:

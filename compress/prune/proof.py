@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -17,14 +18,19 @@ from torch.overrides import TorchFunctionMode
 
 from compress.prune.execution import FAILURES
 from compress.prune.groups import Cut, Group
-from compress.prune.slices import silenced
+from compress.prune.slices import called, silenced
 from nas.errors import InvalidSetting
 from nas.torch_seeding import generator
 
 Remove = Callable[[nn.Module, Sequence[Group], Sequence[Cut]], nn.Module]
 # a wrong channel changes about as much as cutting does; rounding changes a millionth of the output
 OF_EFFECT, OF_OUTPUT = 1e-3, 1e-5
-PART = 3
+# of its units, each group is cut by another share: what only holds for equal ones is no group
+SHARES = (0.2, 0.6)
+# two of them, for one may meet by chance what a network asks for, such as channels that its heads divide
+DRAWS = 2
+# groups of so few units can be cut by few shares, and others are not cut by about the same
+FEW, ABOUT = 4, 0.05
 # networks of fewer parameters are compared in double precision: without their norms, some make much of a rounding error
 LARGE = 10**8
 
@@ -32,22 +38,28 @@ LARGE = 10**8
 def proven(module: nn.Module, example: Tensor, groups: Sequence[Group], remove: Remove) -> tuple[Group, ...]:
     """Those of `groups` that can really be cut, in order. `remove(module, groups, cuts)` gives a copy without the units.
 
-    Every third unit of all groups is cut at once; only where that fails are they halved. Norms over channels are replaced
-    by functions of each channel alone, since their statistics are meant to change. `module` is in evaluation mode, and left
-    as it is. Raises InvalidSetting if it gives no finite numbers.
+    Some units of all groups are cut at once, of each another share; only where that fails are they halved. What holds by
+    itself must hold together, too. Norms over channels are replaced by functions of each channel alone, since their
+    statistics are meant to change. `module` is in evaluation mode, and left as it is. Raises InvalidSetting if it gives no
+    finite numbers.
     """
     probe = _with_random_weights(module)
     if sum(p.numel() for p in probe.parameters()) < LARGE:
         probe, example = probe.double(), example.double()
 
+    draws = [_some_units(groups, number) for number in range(DRAWS)]
+
     def hold(some: Sequence[Group]) -> bool:
-        chosen = [(group, _some_units(group)) for group in some]
+        return all(hold_cut([(group, drawn[group.name]) for group in some]) for drawn in draws)
+
+    def hold_cut(chosen: Sequence[tuple[Group, tuple[int, ...]]]) -> bool:
+        some = [group for group, _ in chosen]
         try:
             smaller = remove(probe, some, [Cut(group.name, units) for group, units in chosen])
             cut = _outputs(smaller(example))
         except FAILURES:
             return False
-        expected = _outputs(torch.func.functional_call(probe, silenced(probe, chosen), (example,)))
+        expected = _outputs(called(probe, silenced(probe, chosen), example))
         return _agree(cut, expected, whole)
 
     def search(some: Sequence[Group], failed: bool = False) -> tuple[Group, ...]:
@@ -64,7 +76,13 @@ def proven(module: nn.Module, example: Tensor, groups: Sequence[Group], remove: 
             raise InvalidSetting(
                 f"{type(module).__name__} gives no finite numbers with random weights, so no cut can be proven"
             )
-        return search(groups)
+        found = search(groups)
+        if len(found) == len(groups) or hold(found):
+            return found
+        together: tuple[Group, ...] = ()
+        for group in found:
+            together = (*together, group) if hold((*together, group)) else together
+        return together
 
 
 class _NormsByChannel(TorchFunctionMode):
@@ -78,10 +96,12 @@ class _NormsByChannel(TorchFunctionMode):
     ) -> object:
         """Replace layer norms and group norms."""
         named = dict(kwargs or {})
-        if func is F.layer_norm:
+        if func in (F.layer_norm, F.rms_norm):
             return _scaled(args, named, dim=-1)
         if func is F.group_norm:
             return _scaled(args, named, dim=1)
+        if func in (F.local_response_norm, F.normalize):
+            return args[0].asinh()
         return func(*args, **named)
 
 
@@ -94,7 +114,7 @@ def _scaled(args: tuple, named: Mapping[str, object], dim: int) -> Tensor:
     shape[dim] = -1
     for apply, part in ((torch.mul, weight), (torch.add, bias)):
         if isinstance(part, Tensor):
-            x = apply(x, part.view(shape))
+            x = apply(x, part.view(shape) if part.dim() == 1 else part)
     return x
 
 
@@ -125,10 +145,29 @@ def _with_random_weights(module: nn.Module) -> nn.Module:
     return probe
 
 
-def _some_units(group: Group) -> tuple[int, ...]:
-    rng = generator(0, "proof", group.name)
-    number = max(1, group.width // PART)
-    return tuple(sorted(torch.randperm(group.width, generator=rng)[:number].tolist()))
+def _some_units(groups: Sequence[Group], draw: int) -> dict[str, tuple[int, ...]]:
+    """Units to cut of each group: other shares than those of narrow groups, other numbers than of groups of the same layers."""
+    narrow: set[float] = set()
+    taken: dict[str, set[int]] = defaultdict(set)
+    chosen = {}
+    for group in sorted(groups, key=lambda group: group.width):
+        rng = generator(0, "proof", f"{group.name} {draw}")
+        low, high = SHARES
+        wanted = (low + (high - low) * float(torch.rand(1, generator=rng))) * group.width
+        numbers = range(group.width % group.multiple_of or group.multiple_of, group.width, group.multiple_of)
+        layers = [member.layer for member in group.members]
+        used = set().union(*(taken[layer] for layer in layers))
+
+        def doubt(n: int, used: Collection[int] = used, wanted: float = wanted, width: int = group.width) -> tuple[int, float]:
+            return (n in used) + any(abs(n / width - share) < ABOUT for share in narrow), abs(n - wanted)
+
+        number = min(numbers, key=doubt, default=1)
+        for layer in layers:
+            taken[layer].add(number)
+        if group.width <= FEW:
+            narrow.add(number / group.width)
+        chosen[group.name] = tuple(sorted(torch.randperm(group.width, generator=rng)[:number].tolist()))
+    return chosen
 
 
 def _outputs(value: object) -> list[Tensor]:

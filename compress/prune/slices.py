@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +22,16 @@ class Slice:
 
 
 def slices(module: nn.Module, member: Member) -> tuple[Slice, ...]:
-    """The parameters of `module` that `member` cuts: weight and bias for output channels, the weight for input channels."""
+    """The parameters of `module` that `member` cuts: weight and bias for output channels, the weight for input channels.
+
+    Buffers, which no training changes, are none.
+    """
     owner, _, leaf = member.layer.rpartition(".")
-    if leaf in dict(module.get_submodule(owner).named_parameters(recurse=False)):
-        return (Slice(member.layer, last_dim(module.get_parameter(member.layer))),)
+    parent = module.get_submodule(owner)
+    if leaf in dict(parent.named_buffers(recurse=False)):
+        return ()
+    if leaf in dict(parent.named_parameters(recurse=False)):
+        return (Slice(member.layer, last_dim(module.get_parameter(member.layer)) if member.dim is None else member.dim),)
     layer = module.get_submodule(member.layer)
     transposed = isinstance(layer, _ConvTransposeNd)
     if member.side == IN:
@@ -45,7 +52,7 @@ def rows(tensor: Tensor, dim: int, units: Sequence[Sequence[int]]) -> Tensor:
 
 
 def silenced(module: nn.Module, cuts: Iterable[tuple[Group, Sequence[int]]]) -> dict[str, Tensor]:
-    """Parameters with which nothing reads the given units any more, by name, for torch.func.functional_call.
+    """Parameters with which nothing reads the given units any more, by name, for `called`.
 
     The network then computes what it computes once the units are cut, but for norms whose statistics run over channels.
     """
@@ -60,6 +67,22 @@ def silenced(module: nn.Module, cuts: Iterable[tuple[Group, Sequence[int]]]) -> 
                     part.dim, torch.tensor(indices, dtype=torch.long, device=found[part.name].device), 0.0
                 )
     return found
+
+
+def called(module: nn.Module, tensors: Mapping[str, Tensor], *args: object) -> Any:  # noqa: ANN401 - what the module gives
+    """Run `module` with other parameters or buffers, by name; those that are tied to them are replaced, too.
+
+    Not torch.func.functional_call alone: it does not restore modules that are registered under two names.
+    """
+    known = {**dict(module.named_parameters(remove_duplicate=False)), **dict(module.named_buffers(remove_duplicate=False))}
+    new = {id(known[name]): tensor for name, tensor in tensors.items()}
+    places: dict[tuple[int, str], str] = {}
+    for name, tensor in known.items():
+        owner, _, leaf = name.rpartition(".")
+        if id(tensor) in new:
+            places.setdefault((id(module.get_submodule(owner)), leaf), name)
+    replaced = {name: new[id(known[name])] for name in places.values()}
+    return torch.func.functional_call(module, replaced, args, tie_weights=False)
 
 
 def readers(group: Group) -> tuple[Member, ...]:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from compress.prune.evidence import Evidence
 from compress.prune.groups import Group
-from compress.prune.slices import rows, slices
+from compress.prune.slices import called, rows, slices
 from nas.cost.evaluation_mode import evaluation_mode
 from nas.errors import InvalidSetting
 
@@ -41,7 +41,7 @@ def _saliences(module: nn.Module, shape: tuple[int, int, int]) -> dict[str, Tens
     device = next(iter(parameters.values())).device
     ones = torch.ones(1, *shape, dtype=torch.float64, device=device)
     with evaluation_mode(module), torch.enable_grad():
-        output = torch.func.functional_call(module, {**parameters, **buffers}, (ones,)).sum()
+        output = called(module, {**parameters, **buffers}, ones).sum()
         slopes = torch.autograd.grad(output, list(parameters.values()), allow_unused=True)
     found = {}
     for (name, p), slope in zip(parameters.items(), slopes, strict=True):

@@ -58,7 +58,7 @@ class WidthModel:
         layers = []
         for place, (layer, ins, outs) in enumerate(self._owned):
             inputs = tuple(shares[name] for name in layer.inputs)
-            ends = Ends(_rest(layer.in_channels, ins, left), _rest(_cuttable(layer), outs, left), inputs)
+            ends = Ends(self._ins(layer, ins, left), _rest(_cuttable(layer), outs, left), inputs)
             new = self._seen.get((place, ends))
             if new is None:
                 new = self._seen[place, ends] = RESIZE.get(layer.op, _following)(layer, ends)
@@ -96,6 +96,19 @@ class WidthModel:
                 )
             left[name] = (int(units), group.width)
         return left
+
+    def _ins(self, layer: Layer, owned: Mapping[str, int], left: Mapping[str, tuple[int, int]]) -> int | None:
+        """Inputs that are left; of a convolution that keeps its several groups they are told for one of them."""
+        if layer.name not in self._inner:
+            return _rest(layer.in_channels, owned, left)
+        inside = layer.in_channels // layer.groups
+        found = _rest(inside, owned, left)
+        return layer.groups * (inside if found is None else found)
+
+    @cached_property
+    def _inner(self) -> frozenset[str]:
+        named = {layer.name for layer in self.plan.layers}
+        return frozenset(_plan_name(m.layer, named) for group in self.groups for m in group.members if m.inner)
 
     @cached_property
     def _named(self) -> dict[str, Group]:
@@ -172,8 +185,11 @@ def _resized(layer: Layer, before: tuple[int, Size], after: tuple[int, Size]) ->
 
 
 def _weighted(layer: Layer, ends: Ends) -> Layer:
-    """A convolution or a linear layer. One of several groups loses whole groups, with the inputs and outputs that they have."""
-    if layer.groups > 1:
+    """A convolution or a linear layer. One of several groups loses whole groups, with the inputs and outputs that they have.
+
+    Where it keeps them, its inputs are told.
+    """
+    if layer.groups > 1 and ends.ins is None:
         share = ends.shares[0] if ends.outs is None else (ends.outs, layer.out_channels)
         ins, outs = _scaled(layer.in_channels, share), _scaled(layer.out_channels, share)
         return replace(layer, in_channels=ins, out_channels=outs, groups=_scaled(layer.groups, share))
