@@ -99,7 +99,7 @@ class WidthModel:
 
     def _ins(self, layer: Layer, owned: Mapping[str, int], left: Mapping[str, tuple[int, int]]) -> int | None:
         """Inputs that are left; of a convolution that keeps its several groups they are told for one of them."""
-        if layer.name not in self._inner:
+        if _run(layer.name) not in self._inner:
             return _rest(layer.in_channels, owned, left)
         inside = layer.in_channels // layer.groups
         found = _rest(inside, owned, left)
@@ -124,7 +124,7 @@ class WidthModel:
                 owners = channels.setdefault((_plan_name(member.layer, named), member.side), {})
                 owners.update({index: group.name for unit in member.units for index in unit})
         sides = {key: _counts(owners.values()) for key, owners in channels.items()}
-        return tuple((x, sides.get((x.name, IN), {}), sides.get((_owner(x, sides), OUT), {})) for x in self.plan.layers)
+        return tuple((x, sides.get((_run(x.name), IN), {}), sides.get((_owner(x, sides), OUT), {})) for x in self.plan.layers)
 
 
 def _plan_name(module: str, named: Collection[str]) -> str:
@@ -133,8 +133,14 @@ def _plan_name(module: str, named: Collection[str]) -> str:
 
 def _owner(layer: Layer, sides: Collection[tuple[str, str]]) -> str:
     """The name in the groups of what has the outputs of `layer`; a norm that is a function is in the plan as its parameters."""
-    is_vector = layer.op == "parameter" and layer.out_size == (1, 1)
-    return layer.name.rpartition(".")[0] if is_vector and (layer.name, OUT) not in sides else layer.name
+    if layer.op == "parameter" and (layer.name, OUT) not in sides:
+        return layer.name.rpartition(".")[0]
+    return _run(layer.name)
+
+
+def _run(name: str) -> str:
+    """The layer of a plan that a later run of the same module, `name:2`, has its weights from."""
+    return name.partition(":")[0]
 
 
 def _cuttable(layer: Layer) -> int:
@@ -241,6 +247,7 @@ def _product(layer: Layer, ends: Ends) -> Layer:
 
 RESIZE: dict[str, Callable[[Layer, Ends], Layer]] = {
     "conv": _weighted,
+    "conv_transpose": _weighted,
     "linear": _weighted,
     "parameter": _parameter,
     "add": _elementwise,
