@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from nas.errors import InvalidBudget
+from nas.numbers import rounded
 
 UNITS = "FLOPs, MACs (both: multiply-adds), params, B (stored weights), Bpeak (activation memory), ms, mJ, BitOps"
 _PREFIX = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
@@ -18,6 +19,8 @@ _PERCENT_OF = {"": "macs", "flops": "macs", "macs": "macs", "params": "params", 
 _GRAMMAR = re.compile(
     r"(?P<number>-?\d+(?:\.\d+)?(?:e\d+)?)\s*(?P<unit>[a-z]*|%[a-z]*)(?:@(?P<target>[\w.-]+))?", re.IGNORECASE
 )
+# more than this no network takes: a budget beyond it is a slip
+_MOST = {"macs": 1e15, "params": 1e13, "size_bytes": 1e14, "peak_bytes": 1e14, "bitops": 1e18}
 LABEL = {
     "macs": ("multiply-adds", "FLOPs"),
     "params": ("parameters", "params"),
@@ -95,6 +98,9 @@ class Budget:
         limit = float(match["number"]) / 100 if relative else float(match["number"]) * factor
         if not (limit > 0 and math.isfinite(limit)):
             raise InvalidBudget(_explain(text, "is not positive and finite"))
+        most = _MOST.get(metric, math.inf)
+        if not relative and limit > most:
+            raise InvalidBudget(_explain(text, f"is more than any network takes (at most {format_value(metric, most)})"))
         if target and metric not in ("latency_ms", "energy_mj"):
             raise InvalidBudget(_explain(text, f"names the target {target!r}, and only ms and mJ depend on a target"))
         return Budget(text, f"{metric}@{target}" if target else metric, limit, relative)
@@ -155,9 +161,10 @@ def format_value(metric: str, value: float) -> str:
     """Write a cost for people: `2.97 MFLOPs`, `512 kB`, `1.31 ms`."""
     unit = LABEL.get(metric.split("@")[0], ("", ""))[1]
     if unit in ("ms", "mJ"):
-        return f"{value:.3g} {unit}"
+        return f"{rounded(value)} {unit}"
     power = max(0, min(3, int(math.log10(abs(value)) // 3))) if value else 0
-    digits = f"{value / 1000**power:.4g}" if power else f"{value:.0f}"
+    scaled = value / 1000**power
+    digits = f"{value:.0f}" if not power else f"{scaled:.4g}" if abs(scaled) < 9999.5 else rounded(scaled, 4)
     return f"{digits} {['', 'k', 'M', 'G'][power]}{unit}".strip()
 
 

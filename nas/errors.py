@@ -4,6 +4,30 @@ Each carries the exit status of the command line (docs/design.md, section 5) and
 says what was expected and how to mend it.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """` (did you mean X?)` with the nearest of the known names; nothing where none is near."""
+    by_lower = {k.lower(): k for k in known}
+    near = get_close_matches(name.lower(), by_lower, n=1)
+    return f" (did you mean {by_lower[near[0]]}?)" if near else ""
+
+
+def not_known(name: str, known: Iterable[str], also: str = "") -> str:
+    """`'adam' is not known (did you mean adamw?); choose one of sgd, adamw`; `also` stands before `one of`."""
+    names = list(known)
+    return f"{name!r} is not known{did_you_mean(name, names)}; choose {also}one of {', '.join(names)}"
+
+
+def unknown_key(name: str, known: Iterable[str]) -> str:
+    """`has the unknown key 'epoch' (did you mean epochs?); known keys: epochs, lr`."""
+    names = sorted(known)
+    return f"has the unknown key {name!r}{did_you_mean(name, names)}; known keys: {', '.join(names)}"
+
 
 class NasError(Exception):
     """Base of all errors of netcarver; `exit_status` is what the command line ends with."""

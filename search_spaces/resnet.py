@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch.nn as nn
 
 from nas.architecture import Option
-from nas.errors import InvalidSetting
+from nas.errors import InvalidSetting, not_known
 from nas.plan import ConvSpec, Layer, Size
 from nas.supernet.blocks import BasicBlock, BlockSpec, Bottleneck, basic_block_layers, bottleneck_layers, round8
 from search_spaces.staged import DataShape, Macro, StagedSpace, resolutions, strides, width_options
@@ -94,7 +94,7 @@ def make(shape: DataShape, macro: Macro, width: float, options: ResNetOptions) -
     Raises InvalidSetting for an unknown block type, or a number that is not positive.
     """
     if options.block not in BLOCKS:
-        raise InvalidSetting(f"block={options.block!r} is not known; choose one of {', '.join(BLOCKS)}")
+        raise InvalidSetting(f"block={not_known(options.block, BLOCKS)}")
     if not all(number > 0 for number in (options.widen, *options.ratios)):
         raise InvalidSetting(f"widen={options.widen}, ratios={options.ratios}: choose positive numbers")
     offered = resolutions(shape, macro, options.resolutions)

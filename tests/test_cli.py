@@ -148,7 +148,7 @@ def test_a_toml_file_gives_defaults(folder):
     config = json.loads((folder / "runs" / "search-1" / "config.json").read_text())
     assert (config["options"]["trials"], config["options"]["epochs"]) == (3, 1)
     (folder / "c.toml").write_text('budget = "300kFLOPs"\nset = {resolutions = [6, 8]}\ndata = "npz:tiny.npz"\nepochs = 0\n')
-    assert "epochs is 0; a training needs at least 1" in error_of("search", "-c", "c.toml")
+    assert "--epochs is 0; expected 1 to 1,000,000" in error_of("search", "-c", "c.toml")
     (folder / "c.toml").write_bytes(b"\xff")
     assert run("search", "-c", "c.toml").exit_code == 2
     (folder / "c.toml").write_text("bugdet = 1\n")

@@ -17,7 +17,7 @@ PACKAGES = ("nas", "compress", "search_spaces")
 FOLDERS = (*PACKAGES, "tests", "benchmarks")
 MOST_LINES = 320
 
-VALUES = ("nas.errors", "nas.architecture", "nas.plan", "nas.budget", "nas.trial", "nas.seeding", "nas.accuracy")
+VALUES = ("nas.errors", "nas.numbers", "nas.architecture", "nas.plan", "nas.budget", "nas.trial", "nas.seeding", "nas.accuracy")
 FILES = ("nas.failures", "nas.files", "nas.kinds", "nas.records", "nas.rundir", "nas.weights", "nas.torch_seeding")
 # a unit imports units of lower levels, and of its own level as long as no two import each other, directly or not
 LEVELS = (

@@ -1,10 +1,8 @@
 import argparse
 import os
-import pickle
 import re
 import subprocess
 import sys
-import zipfile
 from collections import Counter, OrderedDict, defaultdict, deque
 from datetime import datetime
 from enum import Enum
@@ -279,47 +277,6 @@ def test_a_pickled_module_is_refused_with_the_remedy(tmp_path):
 def test_a_file_that_is_not_there_or_is_a_folder(tmp_path):
     assert "No such file" in refusal(tmp_path / "w.pt")
     assert "Is a directory" in refusal(tmp_path)
-
-
-@pytest.mark.parametrize("content", [b"PK", b"not weights at all", b"\x80\x02broken pickle", bytes(100)])
-def test_other_files(content, tmp_path):
-    (tmp_path / "w.pt").write_bytes(content)
-    message = refusal(tmp_path / "w.pt")
-    assert "is neither a safetensors file nor a state dict" in message and "weights_only" not in message
-
-
-@pytest.mark.parametrize(
-    ("content", "kind"),
-    [
-        (b"", "an empty file"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 12\n", "a Git LFS pointer"),
-        (b"\n<!DOCTYPE html>\n<html><title>Sign in</title>", "a web page (HTML)"),
-        (b"<HTML><BODY>404</BODY></HTML>", "a web page (HTML)"),
-        (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "XML"),
-        (b'{"error": "not found"}', "JSON text"),
-        (b'{\n  "weight_map": {}}', "JSON text"),
-        (b"\x1f\x8b\x08\x00aaaaaaaa", "a compressed file"),
-        (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
-    ],
-)
-def test_files_of_other_kinds_are_called_by_their_kind(content, kind, tmp_path):
-    (tmp_path / "w.pth").write_bytes(content)
-    message = refusal(tmp_path / "w.pth")
-    assert f"is {kind}" in message and "holds no weights" in message
-
-
-def test_archives_of_other_kinds(tmp_path):
-    with zipfile.ZipFile(tmp_path / "script.pt", "w") as archive:
-        for name in ("data.pkl", "constants.pkl", "code/__torch__.py"):
-            archive.writestr(f"script/{name}", b"1")
-    assert "is a TorchScript program" in refusal(tmp_path / "script.pt")
-    torch.export.save(torch.export.export(nn.Linear(2, 2), (torch.ones(1, 2),)), tmp_path / "m.pt2")
-    assert "is an archive without a state dict" in refusal(tmp_path / "m.pt2")
-    with zipfile.ZipFile(tmp_path / "many.zip", "w") as archive:
-        archive.writestr("resnet.pth", b"1")
-    assert "it holds resnet.pth" in refusal(tmp_path / "many.zip")
-    (tmp_path / "plain.pkl").write_bytes(pickle.dumps({"model": {"a": np.ones(2)}}))
-    assert "weights_only" not in refusal(tmp_path / "plain.pkl")
 
 
 @pytest.mark.parametrize("save", [torch.save, weights.save])

@@ -20,7 +20,7 @@ from compress.prune.nni_pruners import nni_fpgm, nni_l1, nni_l2
 from compress.prune.slices import readers, rows, slices
 from compress.prune.synflow import synflow
 from nas.cost.evaluation_mode import evaluation_mode
-from nas.errors import InvalidSetting
+from nas.errors import InvalidSetting, not_known
 from nas.torch_seeding import generator
 
 Importance = Callable[[nn.Module, Group, Evidence], Tensor]
@@ -32,7 +32,7 @@ def score(name: str, module: nn.Module, group: Group, evidence: Evidence) -> Ten
     Raises InvalidSetting for a method that is not known, that lacks what it needs, or whose scores are no numbers.
     """
     if name not in IMPORTANCES:
-        raise InvalidSetting(f"importance {name!r} is not known; choose one of {', '.join(IMPORTANCES)}")
+        raise InvalidSetting(f"importance {not_known(name, IMPORTANCES)}")
     if name in CALIBRATED and not evidence.batches:
         raise InvalidSetting(f"importance {name!r} needs calibration data; give some, or choose l2")
     scores = IMPORTANCES[name](module, group, evidence)

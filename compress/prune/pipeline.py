@@ -29,7 +29,7 @@ from compress.prune.tracking import tensors_of
 from compress.prune.widths import Latency, WidthModel
 from nas.budget import Budget, Cost, check
 from nas.cost.trace import trace
-from nas.errors import InvalidSetting
+from nas.errors import InvalidSetting, not_known
 from nas.torch_seeding import generator
 from nas.training.calibration import recalibrate
 from nas.training.loop import autocast
@@ -61,7 +61,7 @@ class Recipe:
         for name, known in (("importance", IMPORTANCES), ("allocation", ALLOCATIONS)):
             value = getattr(self, name)
             if value != "auto" and value not in known:
-                raise InvalidSetting(f"{name} {value!r} is not known; choose auto or one of {', '.join(known)}")
+                raise InvalidSetting(f"{name} {not_known(value, known, 'auto or ')}")
         if self.steps < 1:
             raise InvalidSetting(f"steps is {self.steps}; a network is cut in 1 step or more")
         if self.round_to < 1 or not 0 < self.least <= 1:

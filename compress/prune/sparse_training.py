@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from compress.prune.execution import Order
 from compress.prune.unstructured import Masks, apply_masks, magnitude_mask, sparsity_at
-from nas.errors import InvalidSetting
+from nas.errors import InvalidSetting, not_known
 from nas.training.loop import Objective
 
 # what may stand in the place of a ReLU; none of them has parameters
@@ -80,7 +80,7 @@ def activated(module: nn.Module, name: str, example: Tensor) -> nn.Module:
     function and so is out of reach. Raises InvalidSetting if there is such a one, or if there is none at all.
     """
     if name not in ACTIVATIONS:
-        raise InvalidSetting(f"activation {name!r} is not known; choose one of {', '.join(ACTIVATIONS)}")
+        raise InvalidSetting(f"activation {not_known(name, ACTIVATIONS)}")
     if not any(isinstance(part, nn.ReLU) for part in module.modules()) or _calls_relu(module, example):
         raise InvalidSetting(
             f"activation {name!r} cannot replace the ReLUs of {type(module).__name__}: all of them must be nn.ReLU modules, "

@@ -16,7 +16,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from nas.errors import InvalidSetting
+from nas.errors import InvalidSetting, not_known
 
 ZLIB_LEVEL = 6
 _OWNERS: dict[type[nn.Module], str] = {  # by the name of their matrix; biases, norms and embeddings are few and matter
@@ -164,4 +164,4 @@ def _weights(module: nn.Module) -> dict[str, Tensor]:
 
 def _check_pattern(pattern: str) -> None:
     if pattern not in PATTERNS:
-        raise InvalidSetting(f"pattern {pattern!r} is not known; choose one of {', '.join(PATTERNS)}")
+        raise InvalidSetting(f"pattern {not_known(pattern, PATTERNS)}")

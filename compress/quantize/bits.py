@@ -19,7 +19,7 @@ from compress.quantize.scheme import Scheme
 from compress.quantize.sensitivity import SENSITIVITIES, Losses
 from compress.quantize.simulate import simulated
 from nas.budget import Budget, Cost, Metric, excess, format_value
-from nas.errors import InfeasibleBudget, InvalidBudget, InvalidSetting
+from nas.errors import InfeasibleBudget, InvalidBudget, InvalidSetting, not_known
 
 ROUNDS = 12
 EMPHASES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -38,7 +38,7 @@ class MixConfig:
     def __post_init__(self) -> None:
         """Check the names. Raises InvalidSetting."""
         if self.sensitivity not in SENSITIVITIES:
-            raise InvalidSetting(f"--sensitivity {self.sensitivity!r} is not known; choose one of {', '.join(SENSITIVITIES)}")
+            raise InvalidSetting(f"--sensitivity {not_known(self.sensitivity, SENSITIVITIES)}")
         for option, names in (("--bits", self.weights), ("--activation-bits", self.inputs)):
             if unknown := [name for name in names if name not in FORMATS]:
                 raise InvalidSetting(f"{option} {unknown[0]!r} is not a number format; choose of {', '.join(FORMATS)}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from nas.errors import InvalidSetting
+from nas.errors import InvalidSetting, not_known
 
 FLOAT = "fp32"
 INT8 = "8"
@@ -43,7 +43,7 @@ FORMATS: Mapping[str, Format] = {
 def format_of(name: str) -> Format:
     """The format of a name. Raises InvalidSetting."""
     if name not in FORMATS:
-        raise InvalidSetting(f"number format {name!r} is not known; choose one of {', '.join(FORMATS)}")
+        raise InvalidSetting(f"number format {not_known(name, FORMATS)}")
     return FORMATS[name]
 
 

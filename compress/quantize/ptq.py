@@ -21,7 +21,7 @@ from compress.quantize.race import Runner, winner
 from compress.quantize.ranges import CALIBRATIONS, histograms
 from compress.quantize.scheme import Scheme
 from compress.quantize.simulate import set_ranges, simulated
-from nas.errors import InvalidSetting
+from nas.errors import InvalidSetting, not_known
 
 AUTO = "auto"
 COMPARED = 8  # images
@@ -38,9 +38,7 @@ class PtqConfig:
     def __post_init__(self) -> None:
         """Check the name. Raises InvalidSetting."""
         if self.calibration not in (AUTO, *CALIBRATIONS):
-            raise InvalidSetting(
-                f"--calibration {self.calibration!r} is not known; choose auto or one of {', '.join(CALIBRATIONS)}"
-            )
+            raise InvalidSetting(f"--calibration {not_known(self.calibration, CALIBRATIONS, 'auto or ')}")
 
 
 @dataclass(frozen=True)

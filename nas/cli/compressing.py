@@ -31,7 +31,7 @@ from nas.cli.running import concluded, working
 from nas.cli.settings import command_line
 from nas.cli.sources import build, shape_of
 from nas.cli.trust import naming
-from nas.errors import InvalidSetting, NasError, VerificationFailed
+from nas.errors import InvalidSetting, NasError, VerificationFailed, not_known
 from nas.latency.bench import bench_at
 from nas.latency.machine import device_name
 from nas.latency.target import Target
@@ -92,7 +92,7 @@ def _check(recipe: Recipe) -> None:
 
 def _check_export(settings: ExportSettings) -> None:
     if settings.format not in EXPORTS:
-        raise InvalidSetting(f"format {settings.format!r} is not known; choose one of {', '.join(EXPORTS)}")
+        raise InvalidSetting(f"format {not_known(settings.format, EXPORTS)}")
 
 
 _CHECKS: Mapping[str, Callable[[Any], None]] = {

@@ -11,6 +11,7 @@ from typing import ParamSpec
 
 import typer
 
+from nas.cli.limits import check_options
 from nas.cli.signals import INTERRUPTED, interruptible
 from nas.cli.trust import PREFIX, naming
 from nas.errors import MachineFailed, NasError
@@ -36,6 +37,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             try:
                 with warnings.catch_warnings(), naming(_texts(kwargs)):
                     warnings.showwarning = _show_warning  # type: ignore[assignment]
+                    check_options(kwargs)
                     command(*args, **kwargs)
             except BaseException as error:
                 if isinstance(error, KeyboardInterrupt) or (interrupts.seen and not isinstance(error, Interrupted)):

@@ -19,7 +19,7 @@ from nas.cli.telling import noted
 from nas.data.augment import Augmentation, Wanted, augmentation_for
 from nas.data.dataset import Dataset
 from nas.data.load import DataConfig, load
-from nas.errors import InvalidSetting
+from nas.errors import InvalidSetting, not_known
 from nas.latency.bench import Bench
 from nas.training.loop import OPTIMIZERS, TrainConfig
 from nas.trial import Trial
@@ -81,7 +81,7 @@ def data_for(original: Original, data: Dataset | None, device: torch.device) -> 
 def check_training(s: TrainingSettings) -> None:
     """Raise InvalidSetting for numbers out of range, and for names that are not known."""
     if s.optimizer not in OPTIMIZERS:
-        raise InvalidSetting(f"--optimizer {s.optimizer!r} is not known; choose one of {', '.join(OPTIMIZERS)}")
+        raise InvalidSetting(f"--optimizer {not_known(s.optimizer, OPTIMIZERS)}")
     check_precision(s.train_precision)
     TrainConfig(1, s.batch_size, lr=1.0 if s.lr is None else s.lr, weight_decay=s.weight_decay, clip_norm=s.clip_norm)
 

@@ -23,7 +23,7 @@ from nas.cli.running import data_of
 from nas.cli.sources import run_of
 from nas.data.dataset import Dataset
 from nas.data.load import DataConfig, load
-from nas.errors import InvalidSetting, VerificationFailed
+from nas.errors import InvalidSetting, VerificationFailed, not_known
 from nas.report.passes import config_of, pass_runs
 from nas.rundir import RunDir
 
@@ -45,7 +45,7 @@ class Wanted:
 def run_export(wanted: Wanted, as_json: bool) -> None:
     """The whole of `nas export`. Raises InvalidSetting, MissingPackage, VerificationFailed."""
     if wanted.format not in EXPORTS:
-        raise InvalidSetting(f"--format {wanted.format!r} is not known; choose one of {', '.join(EXPORTS)}")
+        raise InvalidSetting(f"--format {not_known(wanted.format, EXPORTS)}")
     suffix = EXPORTS[wanted.format].suffix
     if wanted.out is not None and wanted.out.suffix != suffix:
         right = str(wanted.out.with_suffix(suffix))

@@ -21,9 +21,10 @@ from nas.cli.settings import Settings, read
 from nas.cli.stages import searched, trained_supernet
 from nas.cli.telling import tell_data
 from nas.cli.timing import timed
-from nas.errors import InvalidBudget, InvalidSetting
+from nas.errors import InvalidBudget, InvalidSetting, not_known
 from nas.evaluation.supernet import SupernetEvaluator
 from nas.latency.table import table_text
+from nas.numbers import counted
 from nas.rundir import RunDir
 from nas.search import SEARCHERS
 
@@ -35,7 +36,7 @@ def run_search(ctx: typer.Context) -> None:
     if not settings.budget:
         raise InvalidBudget("no --budget was given; say what the network may cost, for example --budget 3MFLOPs")
     if settings.searcher not in SEARCHERS:
-        raise InvalidSetting(f"--searcher {settings.searcher!r} is not known; choose one of {', '.join(SEARCHERS)}")
+        raise InvalidSetting(f"--searcher {not_known(settings.searcher, SEARCHERS)}")
     job = make_job(settings, resumed)
     job.problem.check()
     with working_on(job, resumed, ctx, "search") as run:
@@ -86,7 +87,7 @@ def describe(job: Job) -> str:
     low, high = (job.cost(a).values()["macs"] for a in (job.space.smallest(), job.space.largest()))
     span = f"{format_value('macs', low)} to {format_value('macs', high)} (multiply-adds)"
     data = f"{job.data.name}: {len(job.data.train)} training and {len(job.data.val)} validation images"
-    return f"space {job.space.name}, {job.space.size():.3g} networks of {span}; {data} of {job.data.resolution} pixels"
+    return f"space {job.space.name}, {counted(job.space.size())} networks of {span}; {data} of {job.data.resolution} pixels"
 
 
 def announce(run: RunDir, summary: dict) -> None:

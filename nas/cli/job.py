@@ -23,7 +23,7 @@ from nas.cost.counting import count
 from nas.data.augment import Augmentation, Wanted, augmentation_for
 from nas.data.dataset import Dataset
 from nas.data.load import DataConfig, load
-from nas.errors import InvalidBudget, InvalidSetting
+from nas.errors import InvalidBudget, InvalidSetting, not_known
 from nas.latency.bench import Bench
 from nas.latency.costing import CostModel, OwnLatency
 from nas.latency.machine import device_name
@@ -115,9 +115,10 @@ def in_integers(plan: Plan) -> Plan:
 def make_job(settings: Settings, resumed: Path | None = None) -> Job:
     """Read the data, size the space, measure or load the latency table. Raises InvalidSetting, InvalidData, InvalidBudget."""
     if settings.optimizer not in OPTIMIZERS:
-        raise InvalidSetting(f"--optimizer {settings.optimizer!r} is not known; choose one of {', '.join(OPTIMIZERS)}")
+        raise InvalidSetting(f"--optimizer {not_known(settings.optimizer, OPTIMIZERS)}")
     if settings.space not in SPACES:
-        raise InvalidSetting(f"--space {settings.space!r} is not known; choose one of {', '.join(SPACES)}")
+        raise InvalidSetting(f"--space {not_known(settings.space, SPACES)}")
+    space_options(SPACES[settings.space], settings.set)  # refused before anything is read
     device, budgets = pick_device(settings.device), parse_all(settings.budget)
     for budget in budgets:
         if budget.relative:

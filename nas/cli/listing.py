@@ -7,6 +7,7 @@ import re
 from nas.budget import format_value, parse_all
 from nas.cost.counting import count
 from nas.errors import InvalidSetting
+from nas.numbers import counted
 from search_spaces import SPACES, sized
 from search_spaces.staged import DataShape
 
@@ -31,7 +32,7 @@ def table(rows: list[dict]) -> str:
     lines = []
     for row in rows:
         span = (f"{format_value(m, row['smallest'][m])} to {format_value(m, row['largest'][m])}" for m in ("macs", "params"))
-        lines.append(f"{row['name']:<10} {row['networks']:.3g} networks of {row['decisions']} decisions")
+        lines.append(f"{row['name']:<10} {counted(row['networks'])} networks of {row['decisions']} decisions")
         lines.append(f"{'':10} multiply-adds {next(span)}, parameters {next(span)}")
         lines.append(f"{'':10} settings (--set): {', '.join(row['options'])}")
     return "\n".join(lines)

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from nas.errors import unknown_key
+from nas.files import read_regular
+
 
 def load_config(ctx: typer.Context, path: Path | None) -> Path | None:
     """Make the keys of a TOML file the defaults of the command. Raises BadParameter for an unknown key."""
@@ -15,13 +18,13 @@ def load_config(ctx: typer.Context, path: Path | None) -> Path | None:
     import tomllib  # only where a file is given
 
     try:
-        values = tomllib.loads(path.read_text())
-    except (OSError, ValueError) as cause:
+        values = tomllib.loads(read_regular(path).decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as cause:
         raise typer.BadParameter(f"cannot read {path}: {cause}") from cause
     known = {p.name for p in ctx.command.params} - {"config"}
     values = {name.replace("-", "_"): value for name, value in values.items()}
     if unknown := sorted(set(values) - known):
-        raise typer.BadParameter(f"{path} has the unknown key {unknown[0]!r}; known keys: {', '.join(sorted(known))}")
+        raise typer.BadParameter(f"{path} {unknown_key(unknown[0], known)}")
     if isinstance(values.get("set"), dict):
         values["set"] = [f"{k}={','.join(map(str, v)) if isinstance(v, list) else v}" for k, v in values["set"].items()]
     for name in {"budget", "set"} & set(values):

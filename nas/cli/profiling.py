@@ -15,7 +15,7 @@ from nas.budget import parse_all
 from nas.cli.errors import Interrupted
 from nas.cli.progress import bar, log
 from nas.cli.space import sizing, space_of, space_options
-from nas.errors import InvalidSetting
+from nas.errors import InvalidSetting, not_known
 from nas.latency.bench import Bench, calibrated, is_calibrated, lacking, units_of, with_units
 from nas.latency.foreign import FOREIGN
 from nas.latency.machine import table_path, tables_folder
@@ -110,7 +110,7 @@ def _space(given: dict[str, Any], bench: Bench) -> SearchSpace:
     if given["supernet"]:
         return space_of(RunDir.read(given["supernet"]).config)
     if given["space"] not in SPACES:
-        raise InvalidSetting(f"--space {given['space']!r} is not known; choose one of {', '.join(SPACES)}")
+        raise InvalidSetting(f"--space {not_known(given['space'], SPACES)}")
     family, shape = SPACES[given["space"]], _shape(given["data"], given["resolution"])
     options = space_options(family, tuple(given["set"] or ()))
     return sized(family, shape, list(sizing(parse_all(given["budget"] or ()), family, shape, options, bench)), options)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from nas.numbers import rounded
+
 if TYPE_CHECKING:  # rich is imported only where a bar is drawn
     from rich.progress import Progress, TaskID
 
@@ -40,7 +42,17 @@ class PlainBar:
         self._shown = now
         rate = (done - self._first) / max(now - self._start, 1e-9)
         left = (self.total - done) / rate if rate else 0.0
-        log(f"{self.label} {done}/{self.total}, {rate:.3g}/s, {left:.0f} s left{', ' + note if note else ''}")
+        log(f"{self.label} {done}/{self.total}, {rounded(rate)}/s, {_time(left)} left{', ' + note if note else ''}")
+
+
+def _time(seconds: float) -> str:
+    """`40 s`, `12 min`, `3 h 20 min`, `5 days`."""
+    minutes = round(seconds / 60)
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if minutes < 100:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes < 3000 else f"{rounded(minutes / 1440)} days"
 
 
 class RichBar:
@@ -55,7 +67,7 @@ class RichBar:
             self._started = True
             self._progress.reset(self._task, completed=max(0, done - 1))
         rate = self._progress.tasks[0].speed
-        self._progress.update(self._task, completed=done, note=note, rate=f"{rate:.3g}/s" if rate else "")
+        self._progress.update(self._task, completed=done, note=note, rate=f"{rounded(rate)}/s" if rate else "")
 
 
 @contextmanager

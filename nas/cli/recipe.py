@@ -8,22 +8,16 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from nas.cli.limits import check_number, check_shape, is_number
 from nas.cli.pruning.settings import PruneSettings
 from nas.cli.quantizing.settings import QuantizeSettings
 from nas.cli.shared_settings import TrainingSettings
-from nas.errors import InvalidSetting
+from nas.errors import InvalidSetting, did_you_mean, unknown_key
+from nas.files import read_regular
 
 BOUNDS = ("max_drop", "min_speedup")
 _LISTS = ("budget", "keep", "bits", "activation_bits")
 _WORDS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
-# as the options of the commands have it
-_LEAST = {
-    **dict.fromkeys(("steps", "grow_epochs", "round_to", "batch", "batch_size", "threads"), 1),
-    **dict.fromkeys(
-        ("finetune_epochs", "smoothing", "crop", "cutout", "mixup", "seed", "max_drop", "sparsity", "min_speedup"), 0
-    ),
-    "images": 4,
-}
 _STAGES = {
     "recalibrate": "batch norms are recalibrated by every prune and every fine-tune",
     "finetune": "write fine-tune, behind a prune",
@@ -82,17 +76,17 @@ class Recipe:
 def read_recipe(path: Path, network: str = "") -> Recipe:
     """Read a TOML file; `network` takes the place of the one in it. Raises InvalidSetting quoting what is wrong."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = tomllib.loads(read_regular(path).decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidSetting(
             f"cannot read recipe {str(path)!r} ({error}); expected a TOML file with [[pass]] tables"
         ) from error
     passes = content.pop("pass", None)
-    if not (isinstance(passes, list) and passes):
+    if not (isinstance(passes, list) and passes and all(isinstance(table, dict) for table in passes)):
         raise InvalidSetting(f"recipe {str(path)!r} has no passes; write one [[pass]] table for each, with its name")
     shared, known = content, {name for kind in SETTINGS for name in _names(kind)}
     if unknown := sorted(set(shared) - known):
-        raise InvalidSetting(f"recipe {str(path)!r} has the unknown key {unknown[0]!r}; known keys: {', '.join(sorted(known))}")
+        raise InvalidSetting(f"recipe {str(path)!r} {unknown_key(unknown[0], known)}")
     for key in ("network", "weights"):
         _value("the recipe", key, shared.get(key, ""), str)
     wanted = network or shared.get("network", "")
@@ -111,12 +105,12 @@ def _step(number: int, table: Mapping[str, Any], shared: Mapping[str, Any]) -> S
     if name in _STAGES:
         raise InvalidSetting(f"pass {number} of the recipe is {name!r}, which is no pass of its own: {_STAGES[name]}")
     if name not in SETTINGS:
-        raise InvalidSetting(f"pass {number} of the recipe is {name!r}; choose one of {', '.join(SETTINGS)}")
+        near = did_you_mean(name, SETTINGS)
+        raise InvalidSetting(f"pass {number} of the recipe is {name!r}{near}; choose one of {', '.join(SETTINGS)}")
     known = _names(name) - {"network", "weights"}
     given = {key: value for key, value in table.items() if key not in ("name", *BOUNDS)}
     if unknown := sorted(set(given) - known):
-        choices = ", ".join(sorted(known | set(BOUNDS)))
-        raise InvalidSetting(f"pass {number} ({name}) of the recipe has the unknown key {unknown[0]!r}; known keys: {choices}")
+        raise InvalidSetting(f"pass {number} ({name}) of the recipe {unknown_key(unknown[0], {*known, *BOUNDS})}")
     options = {key: value for key, value in shared.items() if key in known} | given
     kinds, place = get_type_hints(SETTINGS[name]), f"pass {number} ({name}) of the recipe"
     bounds = {key: float(_value(place, key, table[key], float)) for key in BOUNDS if key in table}
@@ -167,6 +161,8 @@ def _value(place: str, key: str, value: Any, kind: Any) -> Any:  # noqa: ANN401 
     if not isinstance(value, options) or (isinstance(value, bool) and bool not in options):
         known = " or ".join(_WORDS[option] for option in options if option in _WORDS)
         raise InvalidSetting(f"{place} has {key} = {value!r}; expected {known}")
-    if key in _LEAST and value < _LEAST[key]:
-        raise InvalidSetting(f"{place} has {key} = {value!r}; expected {_LEAST[key]} or more")
+    if is_number(value):
+        check_number(f"{place} has {key} =", key, value)
+    elif key == "shape":
+        check_shape(f"{place} has shape = {value!r}, which", value)
     return value

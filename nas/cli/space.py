@@ -10,11 +10,13 @@ from nas.architecture import SearchSpace
 from nas.budget import Budget
 from nas.cost.counting import count
 from nas.cost.measure import MeasureSettings
-from nas.errors import InvalidSetting
+from nas.errors import InvalidSetting, did_you_mean
 from nas.latency.bench import Bench
 from search_spaces import SPACES, Family
 from search_spaces.staged import DataShape
 
+# of numbers in --set
+LEAST_OPTION, MOST_OPTION = 0.001, 10_000
 # enough to size a space by
 QUICK = MeasureSettings(rounds=3, extra_rounds=2, steady_within=0.3, most_warmups=8)
 
@@ -35,7 +37,8 @@ def space_options(family: Family, texts: tuple[str, ...]) -> Any:  # noqa: ANN40
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or name not in fields:
-            raise InvalidSetting(f"--set {text!r} is not NAME=VALUE with a NAME of {', '.join(fields)}")
+            near = did_you_mean(name, fields)
+            raise InvalidSetting(f"--set {text!r} is not NAME=VALUE with a NAME of {', '.join(fields)}{near}")
         values[name] = _read(text, value, fields[name].default)
     return family.options(**values)
 
@@ -46,10 +49,18 @@ def _read(text: str, value: str, default: Any) -> object:  # noqa: ANN401
         if isinstance(default, bool):
             return {"true": True, "false": False}[value.lower()]
         if isinstance(default, tuple):
-            return tuple(float(v) if "." in v else int(v) for v in value.split(","))
-        return type(default)(value)
+            return tuple(_number(float(v) if "." in v else int(v)) for v in value.split(","))
+        return _number(type(default)(value))
     except (ValueError, KeyError) as cause:
-        raise InvalidSetting(f"--set {text!r}: expected a value like {default!r}") from cause
+        numbers = f", and numbers from {LEAST_OPTION} to {MOST_OPTION:,}" if isinstance(default, float | int | tuple) else ""
+        raise InvalidSetting(f"--set {text!r}: expected a value like {default!r}{numbers}") from cause
+
+
+def _number(value: Any) -> Any:  # noqa: ANN401 - also what is no number
+    """The value. Raises ValueError for a number that no space has a use for."""
+    if isinstance(value, int | float) and value and not LEAST_OPTION <= abs(value) <= MOST_OPTION:  # NaN is not, either
+        raise ValueError(value)
+    return value
 
 
 def sizing(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from nas.errors import InvalidSetting, MissingPackage
+from nas.errors import InvalidSetting, MissingPackage, not_known
 from nas.runtimes.compiled import Compiled
 from nas.runtimes.eager import Eager
 from nas.runtimes.openvino import OpenVino
@@ -24,7 +24,7 @@ RUNTIMES: Mapping[str, Runtime] = {
 def named(name: str) -> Runtime:
     """The runtime of that name. Raises InvalidSetting listing all."""
     if name not in RUNTIMES:
-        raise InvalidSetting(f"runtime {name!r} is not known; choose one of {', '.join(RUNTIMES)}")
+        raise InvalidSetting(f"runtime {not_known(name, RUNTIMES)}")
     return RUNTIMES[name]
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from nas.data.augment import Augmentation, augment, normalize
 from nas.data.dataset import Dataset, epoch_batches
-from nas.errors import InvalidSetting, TrainingDiverged
+from nas.errors import InvalidSetting, TrainingDiverged, not_known
 from nas.rundir import RunDir
 from nas.torch_seeding import generator
 from nas.weights import from_bytes, to_bytes
@@ -133,7 +133,7 @@ def train(
 def make_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """Build the optimizer; norms and biases are not decayed. Raises InvalidSetting for an unknown name."""
     if config.optimizer not in OPTIMIZERS:
-        raise InvalidSetting(f"optimizer {config.optimizer!r} is not known; choose one of {', '.join(OPTIMIZERS)}")
+        raise InvalidSetting(f"optimizer {not_known(config.optimizer, OPTIMIZERS)}")
     parameters = list(module.parameters())
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},

@@ -29,6 +29,7 @@ from nas.cli.pruning.clock import Clock, SideBySide, on_time, time_model
 from nas.cli.pruning.job import Aim, PruneJob, calibration_of
 from nas.cost.recount import state_bytes
 from nas.errors import InfeasibleBudget, InvalidBudget, InvalidSetting
+from nas.numbers import rounded
 
 # of a limit in ms: what one file takes differs by so much from one measurement to the next
 HEADROOM = 0.97
@@ -118,7 +119,8 @@ def cut_to(workshop: Workshop, aim: Aim) -> tuple[Pruned, SideBySide]:
             break
         times = workshop.clock.side_by_side(found.module)
         tries.append((found, times))
-        log(f"cut {attempt}: {times.ratio:.1%} of the original's time, {times.cut.value:.3g} ms; the budget is {share:.1%}")
+        ms = rounded(times.cut.value)
+        log(f"cut {attempt}: {times.ratio:.1%} of the original's time, {ms} ms; the budget is {share:.1%}")
         if CLOSE * share <= times.ratio <= share * (1 + HEADROOM) / 2:
             break
         planned = found.subject.cost.metrics[LATENCY].value / whole
@@ -168,7 +170,7 @@ def _share(workshop: Workshop, budget: Budget) -> float:
     taken = workshop.clock.side_by_side(workshop.job.original.module).original.value
     if taken <= budget.limit:
         raise InvalidBudget(
-            f"budget {budget.text!r}: {workshop.job.original.name} takes {taken:.3g} ms, so nothing is to be cut; "
+            f"budget {budget.text!r}: {workshop.job.original.name} takes {rounded(taken)} ms, so nothing is to be cut; "
             "give a smaller one"
         )
     return budget.limit / taken

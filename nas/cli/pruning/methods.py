@@ -24,7 +24,7 @@ from nas.cli.pruning.cutting import Workshop, absolute_budgets, cut_to
 from nas.cli.pruning.job import Aim, PruneJob, aims_of
 from nas.cli.pruning.settings import PruneSettings
 from nas.cli.stages import Course, fit
-from nas.errors import InvalidBudget, InvalidSetting
+from nas.errors import InvalidBudget, InvalidSetting, not_known
 from nas.rundir import RunDir
 from nas.training.calibration import recalibrate
 from nas.training.loop import Checkpoints, Objective, steps_per_epoch
@@ -138,7 +138,7 @@ class Sparse(Cut):
             )
         check_reachable(settings.sparsity, settings.pattern)
         if settings.activation is not None and settings.activation not in ACTIVATIONS:
-            raise InvalidSetting(f"--activation {settings.activation!r} is not known; choose one of {', '.join(ACTIVATIONS)}")
+            raise InvalidSetting(f"--activation {not_known(settings.activation, ACTIVATIONS)}")
 
     def make(self, workshop: Workshop, run: RunDir, aim: Aim) -> Made:
         """Set the smallest weights to zero at once: what the training then does better, over its ramp."""
@@ -178,7 +178,7 @@ RAMP = 0.6
 def method_of(settings: PruneSettings) -> Method:
     """The method that a user names. Raises InvalidSetting for one that is not known."""
     if settings.method not in METHODS:
-        raise InvalidSetting(f"--method {settings.method!r} is not known; choose one of {', '.join(METHODS)}")
+        raise InvalidSetting(f"--method {not_known(settings.method, METHODS)}")
     return METHODS[settings.method]
 
 
