@@ -27,7 +27,10 @@ SUFFIXES = frozenset(
         ".ppm .pgm .pbm .pnm .tga .qoi .pcx"
     ).split()
 )
-TEST_FOLDERS = ("test", "val", "validation")
+# in any case of letters; the first one that is there
+TEST_FOLDERS = ("test", "testing", "val", "validation", "valid", "dev", "eval")
+# folders that are no one's class
+FOREIGN = frozenset(("__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"))
 SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -116,7 +119,7 @@ def image_files(given: Path) -> list[Path]:
     if not given.is_dir():
         return [given]
     below = (path for path in sorted(given.rglob("*")) if path.suffix.lower() in SUFFIXES)
-    return [path for path in below if not any(part.startswith(".") for part in path.relative_to(given).parts)]
+    return [path for path in below if not any(_is_hidden(part) for part in path.relative_to(given).parts)]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -143,6 +146,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 # -- parts
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name in FOREIGN
 
 
 def _rgb(image: Image.Image, background: tuple[int, ...]) -> Image.Image:
@@ -200,9 +207,10 @@ def _npz(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 def _folder(model: Model, folder: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The images of folders named after their classes, in `folder` or in its test folder."""
-    folder = next((folder / name for name in TEST_FOLDERS if (folder / name).is_dir()), folder)
+    by_lower = {path.name.lower(): path for path in sorted(folder.iterdir(), reverse=True) if path.is_dir()}
+    folder = next((by_lower[name] for name in TEST_FOLDERS if name in by_lower and name not in model.labels), folder)
     known = {name: place for place, name in enumerate(model.labels)}
-    classes = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    classes = [path for path in sorted(folder.iterdir()) if path.is_dir() and not _is_hidden(path.name)]
     unknown = [path.name for path in classes if path.name not in known]
     if unknown or not classes:
         raise ValueError(f"{folder}: {unknown[0] if unknown else 'it'} is no folder of a class; name them {', '.join(known)}")

@@ -23,6 +23,7 @@ from compress import predict
 from compress.deployment import preprocessing_of
 from compress.export import write_files
 from nas.cli.main import app
+from nas.data import decoding, listing
 from nas.data.augment import normalize, resize
 from nas.seeding import numpy_rng
 
@@ -81,6 +82,40 @@ def test_what_is_transparent_is_white_and_16_bits_keep_their_gray(tmp_path):
     assert np.abs(found[..., 0] - deep / 257).max() <= 0.51
     with pytest.raises(ValueError, match="pixels are of mode F"):
         predict.pixels(saved(tmp_path / "f.tiff", np.zeros((12, 12), np.float32)), HOW)
+
+
+def odd_images(folder: Path) -> list[Path]:
+    """Images of all kinds that are read: gray, palette, alpha of both kinds, CMYK, 16 bits, turned, a few pixels."""
+    colors, exif = Image.fromarray(pattern((19, 26, 3)).astype(np.uint8)), Image.Exif()
+    exif[0x0112] = 5
+    clear = colors.copy()
+    clear.putalpha(Image.fromarray(pattern((19, 26)).astype(np.uint8)))
+    kinds = {
+        "plain.jpg": (colors, {"quality": 80}),
+        "turned.jpg": (colors, {"exif": exif}),
+        "gray.png": (colors.convert("L"), {}),
+        "gray-alpha.png": (clear.convert("LA"), {}),
+        "alpha.png": (clear, {}),
+        "alpha.webp": (clear, {"lossless": True}),
+        "palette.gif": (colors.convert("P"), {}),
+        "palette.png": (colors.convert("P"), {"transparency": 7}),
+        "bits.png": (colors.convert("1"), {}),
+        "ink.tif": (colors.convert("CMYK"), {}),
+        "turned.tif": (colors, {"exif": exif}),
+        "deep.png": (Image.fromarray(pattern((19, 26), 65535).astype(np.uint16)), {}),
+        "deep.tif": (Image.fromarray(pattern((19, 26), 65535).astype(np.uint16)), {}),
+        "small.bmp": (colors.crop((0, 0, 1, 5)), {}),
+    }
+    for name, (image, options) in kinds.items():
+        image.save(folder / name, **options)
+    return [folder / name for name in kinds]
+
+
+def test_pixels_are_those_of_training(tmp_path):
+    assert tuple(HOW["background"]) == decoding.BACKGROUND
+    assert (predict.SUFFIXES, predict.FOREIGN) == (decoding.SUFFIXES, listing.FOREIGN)
+    for path in odd_images(tmp_path):
+        assert np.array_equal(predict.pixels(path, HOW), decoding.decode(str(path), 12)), path.name
 
 
 @pytest.mark.parametrize("side", [12, 9, 16])

@@ -25,6 +25,7 @@ from nas.cli import (
     verify,
     watch,
 )
+from nas.cli.memory import keep_freed_memory
 from nas.cli.progress import LogLines
 
 app = typer.Typer(
@@ -70,6 +71,7 @@ def common(
 
 def main() -> None:
     """Run the command line."""
+    keep_freed_memory()
     logging.getLogger("nas").setLevel(logging.INFO)
     logging.getLogger("nas").addHandler(LogLines())
     app()

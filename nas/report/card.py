@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from shlex import quote
 from typing import Any
 
@@ -17,8 +18,8 @@ from nas.report.words import name_of, plain, provenance, show
 Json = Mapping[str, Any]
 # what a command does to the network that it was given
 MADE = {"prune": "pruned", "quantize": "quantized"}
-# data that predict.py reads test images of
-SCORED = ("imagefolder", "npz")
+# names that the folder of test images may have, in lower case
+TEST_FOLDERS = ("test", "testing", "val", "validation", "valid", "dev", "eval")
 _TAGS = ("image-classification", "neural-architecture-search", "netcarver", "onnx", "pytorch")
 
 
@@ -122,9 +123,17 @@ def _using(summary: Json, config: Json) -> str:
         return told
     kind, _, place = str(data.get("name", "")).partition(":")
     accuracy = f"the test accuracy, {show('test_accuracy', summary['best']['metrics']['test_accuracy'])}"
-    if kind not in SCORED:
+    if not _is_scored(kind, place):
         return f"{told}\n\n`nas verify RUN` takes {accuracy}, again."
     return f"{told}\n\n```\npython predict.py --score {quote(line(place))}\n```\n\ngives {accuracy}."
+
+
+def _is_scored(kind: str, place: str) -> bool:
+    """Whether predict.py finds the test images: a file or a folder has them by itself, and they were not split off by us."""
+    if kind != "imagefolder":
+        return kind == "npz"
+    folder = Path(place)
+    return folder.is_dir() and any(path.is_dir() and path.name.lower() in TEST_FOLDERS for path in folder.iterdir())
 
 
 def _loading(best: Network, data: Json) -> str:
