@@ -90,6 +90,8 @@ class Target(msgspec.Struct, forbid_unknown_fields=True):
 Step = _record("Step", name=Key, options=dict[str, Any], bounds=Metrics)
 # the passes of a chain
 Recipe = _record("Recipe", network=str, weights=str | None, steps=_many(Step))
+# what a resumed run was told otherwise
+Change = _record("Change", **{"from": Option | None}, option=str, to=Option | None)
 # config.json
 Config = _record(
     "Config",
@@ -107,6 +109,7 @@ Config = _record(
     augmentation=dict[str, Any],
     data=Data,
     recipe=Recipe,
+    changes=_many(Change),
 )
 # a line of trials.jsonl
 Trial = _record(

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from nas.architecture import Architecture
 from nas.budget import Budget, Cost, Metric
 from nas.cli import dashboarding
-from nas.cli.dashboarding import Followed, Wanted, application, options_of, served
+from nas.cli.dashboarding import Followed, Wanted, application, options_of, protected, served
 from nas.cli.main import app
 from nas.rundir import RunDir
 from nas.seeding import numpy_rng
@@ -152,3 +152,32 @@ def test_runs_without_evaluated_trials_are_refused(run, tmp_path):
     result = dashboard("run")
     assert result.exit_code == 2 and "none of its 1 trials has an accuracy" in result.stderr
     assert "'none' is no run directory" in dashboard("none").stderr
+
+
+def asked(wanted, method="GET", **headers):
+    """The status that a request gets."""
+    said = []
+
+    def app(environ, start):
+        start("200 OK", [])
+        return [b""]
+
+    list(protected(app, wanted)({"REQUEST_METHOD": method, **headers}, lambda status, _: said.append(status[:3])))
+    return said
+
+
+def test_pages_of_other_sites_get_no_answer():
+    wanted = Wanted(Path("run"))
+    for host in ("localhost:8080", "127.0.0.1:8080", "[::1]:8080"):
+        assert asked(wanted, HTTP_HOST=host) == asked(wanted, HTTP_HOST=host, HTTP_ORIGIN=f"http://{host}") == ["200"]
+        assert asked(wanted, HTTP_HOST=host, HTTP_ORIGIN="http://evil.example") == ["403"]
+        assert asked(wanted, HTTP_HOST=host, HTTP_ORIGIN="null") == ["403"]
+    for host in ("evil.example", "evil.example:8080", "", "localhost.evil.example", "127.0.0.1.evil.example"):
+        assert asked(wanted, HTTP_HOST=host) == ["403"]
+
+
+def test_a_dashboard_is_read_only_unless_it_is_to_be_editable():
+    for method in ("POST", "PUT", "DELETE", "PATCH"):
+        assert asked(Wanted(Path("run")), method, HTTP_HOST="localhost:8080") == ["403"]
+        assert asked(Wanted(Path("run"), editable=True), method, HTTP_HOST="localhost:8080") == ["200"]
+        assert asked(Wanted(Path("run"), editable=True), method, HTTP_HOST="evil.example") == ["403"]

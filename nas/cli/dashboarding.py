@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ipaddress
+import json
+import socket
 import time
 import warnings
 import webbrowser
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any
+from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from nas.architecture import Architecture, Option
@@ -34,12 +38,15 @@ class Wanted:
     host: str = "localhost"
     port: int = 8080
     open: bool = False
+    editable: bool = False
 
 
 def run_dashboard(wanted: Wanted) -> None:
     """The whole of `nas dashboard`. Raises InvalidSetting for a run without trials or a port in use, MissingPackage."""
     followed = Followed(RunDir.read(wanted.run))
-    app = application(followed)
+    app = protected(application(followed), wanted)
+    if not _is_of_this_machine(wanted.host):
+        log(f"warning: --host {wanted.host} lets other machines read this run, without a password and unencrypted")
     with served(app, wanted, followed.follow) as server:
         address = f"http://{wanted.host}:{server.server_port}/{FIRST_STUDY}"
         log(f"{followed.count} trials of {wanted.run} on {address}; Ctrl-C ends it")
@@ -60,6 +67,51 @@ def application(followed: Followed) -> Callable[..., Any]:
             "nas dashboard needs optuna-dashboard; install it with: pip install 'netcarver[dashboard]'"
         ) from error
     return wsgi(followed.study.storage)
+
+
+# -- whom it answers
+
+
+def protected(app: Callable[..., Any], wanted: Wanted) -> Callable[..., Any]:
+    """The pages for requests that a page of another site cannot have made; without `editable`, reading alone.
+
+    A site whose name was pointed to this machine (DNS rebinding) shows in Host, one that sends a form or a script in Origin.
+    """
+
+    def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        reason = _refusal(environ, wanted)
+        if not reason:
+            return app(environ, start)
+        start("403 Forbidden", [("Content-Type", "application/json")])
+        return [json.dumps({"reason": reason}).encode()]
+
+    return answer
+
+
+def _refusal(environ: Mapping[str, Any], wanted: Wanted) -> str:
+    """Why a request is not answered, empty if it is."""
+    host, origin = str(environ.get("HTTP_HOST", "")), environ.get("HTTP_ORIGIN")
+    name = urlsplit(f"//{host}").hostname or ""
+    if name not in (wanted.host, "localhost", socket.gethostname().lower()) and not _is_address(name):
+        return f"the host {host[:80]!r} is not this dashboard; open it as http://{wanted.host}:PORT"
+    if origin is not None and urlsplit(str(origin)).netloc != host:
+        return f"the request comes from a page of {str(origin)[:80]!r}"
+    if environ["REQUEST_METHOD"] not in ("GET", "HEAD") and not wanted.editable:
+        return "this dashboard is read-only; start it with --editable to write notes, which end with it"
+    return ""
+
+
+def _is_address(name: str) -> bool:
+    """Whether a host is numbers, which no site can point elsewhere."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_of_this_machine(host: str) -> bool:
+    return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
 
 
 # -- the study

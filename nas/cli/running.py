@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from nas.cli import elapsed
+from nas.cli.changes import how_to_resume, record_changes
 from nas.cli.errors import Interrupted
 from nas.cli.layers import write_layers
 from nas.cli.progress import log
@@ -19,7 +20,7 @@ from nas.cli.signals import was_interrupted
 from nas.cost.measure import BUSY
 from nas.data.dataset import Dataset
 from nas.data.load import DataConfig, load
-from nas.errors import InvalidSetting, VerificationFailed
+from nas.errors import InvalidSetting, TrainingDiverged, VerificationFailed
 from nas.failures import machine_failure
 from nas.report.contents import VERIFY, network
 from nas.report.write import write_report
@@ -33,6 +34,7 @@ def working(config: Mapping[str, Any], resumed: Path | None, out: Path | None) -
     with RunDir.open(resumed) if resumed else RunDir.create(command, config, out) as run:
         if resumed:
             refuse_changes(run, config)
+            record_changes(run, config)
         elapsed.begin(run, before)
         log(f"run directory {run.path}")
         try:
@@ -41,6 +43,8 @@ def working(config: Mapping[str, Any], resumed: Path | None, out: Path | None) -
             raise InvalidSetting(
                 f"the memory of {config['device']['type']} ran out ({error}); start again with a lower --batch-size"
             ) from None
+        except TrainingDiverged as error:
+            raise how_to_resume(error, run, command) from None
         except BaseException as error:
             again = f"nas {command} --resume --out {quote(str(run.path))}"
             if isinstance(error, KeyboardInterrupt) or was_interrupted():

@@ -23,6 +23,8 @@ FROM_SUPERNET = tuple(
 )
 # a run may go on on another machine
 OF_THE_MACHINE = ("device", "threads")
+# a training that diverged goes on with others of these, which config.json then tells (nas/cli/changes.py)
+OF_THE_TRAINING = ("lr", "clip_norm", "train_precision")
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def read(ctx: typer.Context, command: str, kind: type[S]) -> tuple[S, Path | Non
         run = RunDir.read(_resumed(ctx, command))
         if run.config.get("command") != command:
             raise InvalidSetting(f"{run.path} is a run of `nas {run.config.get('command')}`, not of `nas {command}`")
-        stored = stored_options(run) | {n: explicit[n] for n in OF_THE_MACHINE if n in explicit}
+        stored = stored_options(run) | {n: explicit[n] for n in (*OF_THE_MACHINE, *OF_THE_TRAINING) if n in explicit}
         _refuse_others(stored, explicit, f"{run.path} was started with")
         return kind(**{n: _plain(v) for n, v in stored.items()}), run.path
     if values.get("supernet"):

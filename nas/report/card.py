@@ -11,7 +11,7 @@ from typing import Any
 from nas.report.augmentation import augmentation_words
 from nas.report.contents import Network, metric_names
 from nas.report.contents import network as network_of
-from nas.report.markdown import line, section, table, text, verdict
+from nas.report.markdown import block, line, section, table, text, verdict
 from nas.report.picture import PICTURE, front_picture
 from nas.report.words import name_of, plain, provenance, show
 
@@ -212,5 +212,5 @@ def _made(summary: Json, config: Json) -> str:
         "trials": summary.get("trials"),
     }
     facts = "\n".join(f"- {name}: {text(value)}" for name, value in known.items() if value not in (None, ""))
-    command = f"```\n{line(config['argv'])}\n```" if "argv" in config else ""
+    command = block(config["argv"]) if "argv" in config else ""
     return "\n\n".join(part for part in (command, facts) if part)

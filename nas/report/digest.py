@@ -6,9 +6,9 @@ from nas.report.augmentation import augmentation_words
 from nas.report.contents import METRICS, Contents, metric_names
 from nas.report.explorer import extract_command
 from nas.report.latency import by_attempt
-from nas.report.markdown import line, section, table, text, verdict
+from nas.report.markdown import block, code, line, section, table, text, verdict
 from nas.report.sections.top import notices
-from nas.report.words import answer, change, duration, latency_sentence, name_of, provenance, show
+from nas.report.words import answer, change, changes_of, duration, latency_sentence, name_of, provenance, show
 
 
 def report_markdown(contents: Contents) -> str:
@@ -36,7 +36,7 @@ def _budgets(contents: Contents) -> str:
 def _best(contents: Contents) -> str:
     best = contents.best
     rows = [[name_of(m), show(m, best.metrics[m]), provenance(m, contents.taken.get(m))] for m in metric_names([best])]
-    return f"`{best.key}`\n\n{table(('metric', 'value', 'how it was taken'), rows)}"
+    return f"{code(best.key)}\n\n{table(('metric', 'value', 'how it was taken'), rows)}"
 
 
 def _original(contents: Contents) -> str:
@@ -56,7 +56,7 @@ def _front(contents: Contents) -> str:
         for n in contents.front
     ]
     command = line(extract_command(contents, "KEY"))
-    told = f"\n\nAny of them is delivered with `{command}`." if command else ""
+    told = f"\n\nAny of them is delivered with {code(command)}." if command else ""
     return f"![validation accuracy against cost](front.svg)\n\n{table(('network', *map(name_of, names)), rows)}{told}"
 
 
@@ -74,11 +74,12 @@ def _made(contents: Contents) -> str:
         "training images": augmentation_words(config.get("augmentation", {})),
         "data fingerprint": data.get("fingerprint"),
         "seed": config.get("seed"),
+        "changed on resume": changes_of(config),
         "device": config.get("device", {}).get("name"),
         "latency target": contents.target,
         "duration": duration(contents.summary["seconds"]) if "seconds" in contents.summary else "",
         "versions": ", ".join(f"{name} {number}" for name, number in config.get("versions", {}).items()),
     }
     facts = "\n".join(f"- {name}: {text(value)}" for name, value in known.items() if value not in (None, ""))
-    command = f"```\n{line(config['argv'])}\n```" if "argv" in config else ""
+    command = block(config["argv"]) if "argv" in config else ""
     return "\n\n".join(part for part in (command, facts) if part)

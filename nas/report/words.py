@@ -80,6 +80,16 @@ def provenance(metric: str, taken: Mapping[str, Any] | None) -> str:
     return ", ".join(str(p) for p in (taken["method"], spread, taken.get("context")) if p)
 
 
+def changes_of(config: Mapping[str, Any]) -> str:
+    """What a resumed run was told otherwise, such as `lr from 0.1 to 0.01`; empty where it was not."""
+    rows = config.get("changes", ())
+    return ", ".join(f"{row['option']} from {_default(row['from'])} to {_default(row['to'])}" for row in rows)
+
+
+def _default(value: object) -> str:
+    return "its default" if value is None else str(value)
+
+
 def how_busy(taken: Mapping[str, Any] | None) -> str:
     """What the context of a timing says of the machine's load, empty where it says nothing."""
     parts = str(taken.get("context", "") if taken else "").split("; ")

@@ -166,7 +166,8 @@ def _backward(losses: Iterator[Tensor], precision: str, device: torch.device) ->
 def _diverged(loss: float, norm: float, step: int, lr: float, checkpoints: Checkpoints) -> str:
     what = f"loss {loss:g}, gradient norm {norm:g}"
     kept = f"the checkpoint of step {checkpoints.step} is kept" if checkpoints.run else "no checkpoint was asked for"
-    return f"training diverged at step {step} ({what}, learning rate {lr:.3g}); {kept}. Try a lower --lr, or --precision fp32"
+    where = f"training diverged at step {step} ({what}, learning rate {lr:.3g})"
+    return f"{where}; {kept}. Try a lower --lr, or --train-precision fp32"
 
 
 class Checkpoints:

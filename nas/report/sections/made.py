@@ -9,7 +9,7 @@ from typing import Any
 from nas.report.augmentation import augmentation_words
 from nas.report.contents import Contents
 from nas.report.parts import Cell, Section, code, command, facts, folded
-from nas.report.words import duration, how_busy
+from nas.report.words import changes_of, duration, how_busy
 
 
 def made(contents: Contents) -> Section:
@@ -28,6 +28,7 @@ def known_facts(contents: Contents) -> dict[str, Cell]:
     threads = f"{device['threads']} threads" if "threads" in device else ""
     return {
         "seed": escape(str(config.get("seed", ""))),
+        "changed on resume": escape(changes_of(config)),
         "data": escape(_sentence(data.get("name"), _sizes(data), _images(data))),
         "training images": escape(augmentation_words(config.get("augmentation", {}))),
         "data fingerprint": code(data["fingerprint"]) if "fingerprint" in data else "",
