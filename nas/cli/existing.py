@@ -13,9 +13,13 @@ import torch
 from nas.architecture import Architecture
 from nas.budget import Budget
 from nas.cli.job import check_precision, circumstances, described, precision
-from nas.cli.pruning.original import Original, statistics_of
+from nas.cli.normalization import advice, better, fitting
+from nas.cli.progress import log
+from nas.cli.pruning.original import Original
 from nas.cli.shared_settings import ExistingSettings, TrainingSettings
+from nas.cli.sources import run_of
 from nas.cli.telling import noted
+from nas.cost.counting import count
 from nas.data.augment import Augmentation, Wanted, augmentation_for
 from nas.data.dataset import Dataset
 from nas.data.load import DataConfig, load
@@ -71,11 +75,16 @@ def read_data(settings: ExistingSettings) -> Dataset | None:
 
 
 def data_for(original: Original, data: Dataset | None, device: torch.device) -> Dataset | None:
-    """The data on a device, normalized as the network expects."""
+    """The data on a device, normalized as the network expects, which is said; a warning where the images tell otherwise."""
     if data is None:
         return None
-    mean, std = statistics_of(original, data)
-    return replace(data, train=data.train.to(device), val=data.val.to(device), mean=mean, std=std)
+    used = fitting(original.normalization, data)
+    log(f"images are normalized with {used} ({used.origin})")
+    own = run_of(original.name) is not None
+    macs = count(original.plan).values()["macs"]
+    if original.trained and not own and (found := better(original.module, data, used, macs)):
+        log(advice(original.name, used, found))
+    return replace(data, train=data.train.to(device), val=data.val.to(device), mean=used.mean, std=used.std)
 
 
 def check_training(s: TrainingSettings) -> None:

@@ -15,6 +15,7 @@ from compress.export import load_format, write_format, written_aside
 from compress.more_formats import EXPORTS
 from nas.cli.checking import comparison_images
 from nas.cli.existing import data_for
+from nas.cli.normalization import of_run
 from nas.cli.progress import log
 from nas.cli.pruning.original import Original, read_original
 from nas.cli.pruning.settings import PruneSettings
@@ -81,8 +82,8 @@ def _quantized(wanted: Wanted, data: Dataset | None, folder: Path) -> Original:
     if given not in (None, found.shape):
         has, needs = ("x".join(map(str, shape)) for shape in (given or (), found.shape))
         raise InvalidSetting(f"--data {wanted.data!r} has images of {has}, and {wanted.network!r} needs {needs}; give its own")
-    mean, std = (tuple(stored[n]) if stored.get(n) else None for n in ("mean", "std"))
-    return Original(str(folder.parent), found.module(), found.shape, found.about["source"], mean, std, trained=True)
+    source = found.about["source"]
+    return Original(str(folder.parent), found.module(), found.shape, source, of_run(stored), trained=True)
 
 
 def _written(original: Original, name: str, path: Path, images: Tensor, tolerance: float) -> Agreement:

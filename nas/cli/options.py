@@ -45,6 +45,17 @@ DataDir = Annotated[Path | None, typer.Option(help="Folder of downloaded data se
 Resolution = Annotated[int | None, typer.Option(help="Side of the images in pixels.", show_default="the data's own")]
 Space = Annotated[str, typer.Option(help="Search space; see `nas spaces`.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Setting of the space, such as squeeze_excite=true. Repeatable.")]
+Mean = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NUMBERS",
+        help="Mean that images are normalized with, one number or one a channel, for pixels in 0..1.",
+        show_default="the network's own where it is known, else the data's",
+    ),
+]
+Std = Annotated[
+    str | None, typer.Option(metavar="NUMBERS", help="Standard deviation that goes with --mean.", show_default="as --mean")
+]
 Epochs = Annotated[int | None, typer.Option(help="Epochs of supernet training.", show_default="by size of the data")]
 BatchSize = Annotated[int | None, typer.Option(help="Images per step.", show_default="64, or 128 from 10,000 images on")]
 Optimizer = Annotated[str, typer.Option(help="sgd or adamw.")]

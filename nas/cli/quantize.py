@@ -68,6 +68,8 @@ def quantize(  # noqa: PLR0913 - the options of a command are its parameters
     data_dir: opt.DataDir = None,
     resolution: opt.Resolution = None,
     shape: Shape = None,
+    mean: opt.Mean = None,
+    std: opt.Std = None,
     finetune_epochs: Epochs = None,
     batch_size: BatchSize = DEFAULTS.batch_size,
     optimizer: opt.Optimizer = DEFAULTS.optimizer,

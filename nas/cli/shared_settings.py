@@ -34,6 +34,8 @@ class ExistingSettings(TrainingSettings):
     data_dir: str | None = None
     resolution: int | None = None
     shape: str | None = None
+    mean: str | None = None
+    std: str | None = None
     runtime: str | None = None
     batch: int = 1
     device: str = "auto"

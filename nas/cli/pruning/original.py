@@ -14,10 +14,11 @@ import torch.nn as nn
 from compress.export import WEIGHTS, load_weights
 from compress.prune.adapting import Logits, plain
 from compress.prune.attention import prepare
-from compress.prune.cifar_resnet import CIFAR_RESNETS, INPUT_SHAPE, MEAN, STD
+from compress.prune.cifar_resnet import CIFAR_RESNETS, INPUT_SHAPE
 from compress.prune.saved import read_history, read_source
 from compress.prune.sources import load_into
 from compress.quantize.saved import QUANTIZATION
+from nas.cli.normalization import Normalization, expected, given, of_run
 from nas.cli.progress import log
 from nas.cli.pruning.trying import check_logits, output_of
 from nas.cli.shared_settings import ExistingSettings
@@ -54,15 +55,14 @@ NOISE = 8
 class Original:
     """A network in evaluation mode on the CPU, prepared for cutting, and `source`, plain JSON that builds it again.
 
-    `shape` is that of one image; `mean` and `std` are what it expects of pixels in 0..1, None where that is not known.
+    `shape` is that of one image; `normalization` is what it expects of images, None where that is not known.
     """
 
     name: str
     module: nn.Module
     shape: Shape
     source: Mapping[str, Any]
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+    normalization: Normalization | None = None
     trained: bool = False
 
     @cached_property
@@ -79,6 +79,8 @@ def read_original(settings: ExistingSettings, data: Dataset | None) -> Original:
     """
     text, weights = tidied(full_name(settings.network)), settings.weights
     if Path(text).is_dir() or pruned_folder(text):
+        if settings.mean or settings.std:
+            raise InvalidSetting(f"--mean and --std: {text!r} has its own normalization, that of its run; drop them")
         return _of_run(text, weights, data)
     if run_of(text) and not weights:
         raise InvalidSetting(
@@ -91,24 +93,17 @@ def read_original(settings: ExistingSettings, data: Dataset | None) -> Original:
     with called_with(settings.network):
         module = made(source).eval()
         trained = bool(weights) or _brings_weights(module, source)
-    mean, std = _statistics(text, module)
+    normalization = given(settings, shape[0]) or expected(text, module)
     if weights:
         about = f" ({data.name} has {classes} classes)" if data is not None and classes else ""
         for line in load_into(module, Path(weights), about):
             log(line)
     module, source = _usable(module, source, data)
-    original = Original(text, prepare(module).eval(), shape, source, mean, std, trained)
+    original = Original(text, prepare(module).eval(), shape, source, normalization, trained)
     _check(original, data)
     if not trained and data is None:
         recalibrate(original.module, [torch.randn(NOISE, *shape, generator=generator(0, "norms"))])
     return original
-
-
-def statistics_of(original: Original, data: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation that images are normalized with: the network's own where they are known."""
-    if original.mean is None or original.std is None or len(original.mean) != data.channels:
-        return data.mean, data.std
-    return original.mean, original.std
 
 
 # -- parts
@@ -137,8 +132,7 @@ def _of_run(text: str, weights: str | None, data: Dataset | None) -> Original:
         source = {"architecture": run.record(BEST)}
     source |= {"network": text, "classes": None, "shape": list(shape)}
     stored = config_of(run)["data"]
-    mean, std = (tuple(stored[n]) if stored.get(n) else None for n in ("mean", "std"))
-    original = Original(text, prepare(module).eval(), shape, source, mean, std, trained=True)
+    original = Original(text, prepare(module).eval(), shape, source, of_run(stored), trained=True)
     _check(original, data)
     return original
 
@@ -181,13 +175,3 @@ def _image_shape(settings: ExistingSettings, text: str, data: Dataset | None) ->
     channels, *sides = INPUT_SHAPE if text in CIFAR_RESNETS else DEFAULT_SHAPE
     height, width = (settings.resolution or side for side in sides)
     return channels, height, width
-
-
-def _statistics(text: str, module: nn.Module) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    """What the published weights of a network expect."""
-    own = getattr(module, "pretrained_cfg", None)  # of timm
-    if isinstance(own, Mapping) and "mean" in own and "std" in own:
-        return tuple(own["mean"]), tuple(own["std"])
-    if text in CIFAR_RESNETS or text.startswith("torchvision:"):
-        return MEAN, STD  # those of ImageNet, which the CIFAR weights took over
-    return None, None
