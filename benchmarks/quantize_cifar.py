@@ -27,7 +27,7 @@ from compress.quantize.ptq import PtqConfig, Quantized, quantize
 from compress.quantize.scheme import Scheme, read_precision, uniform
 from compress.quantize.sensitivity import SENSITIVITIES
 from nas.budget import Budget, Cost
-from nas.cli.scoring import file_accuracy
+from nas.cli.scoring import file_answers
 from nas.cost.counting import count
 from nas.cost.measure import load as machine_load
 from nas.cost.trace import trace
@@ -55,7 +55,7 @@ class Bed:
     def exported(self, found: Quantized, path: Path) -> float:
         """Accuracy of the exported file on all test images."""
         write_format("onnx", converted(found.module, self.network), self.images[0][:1], path)
-        return file_accuracy(load_onnx(path), self.data.load_test(), self.data, 32, "scoring the file")
+        return file_answers(load_onnx(path), self.data.load_test(), self.data, 32, "scoring the file").accuracy
 
 
 def bed_of(args: argparse.Namespace) -> Bed:

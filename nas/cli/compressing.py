@@ -218,7 +218,7 @@ def _summary(run: RunDir) -> dict[str, Any]:
         "timed": {name: metric.context for name, metric in times.items()},
         "passes": [{key: row[key] for key in ("name", "metrics", "seconds", "ok")} for row in rows],
     }
-    return {**summary, **({"quantization": last["quantization"]} if "quantization" in last else {})}
+    return {**summary, **{name: last[name] for name in ("quantization", "scores") if name in last}}
 
 
 def _side_by_side(run: RunDir, folder: Path) -> dict[str, Metric]:

@@ -19,9 +19,11 @@ from nas.cli import integers
 from nas.cli.checking import comparison_images, file_latency
 from nas.cli.job import Job, versions
 from nas.cli.progress import log
+from nas.cli.scoring import scores_row
 from nas.cli.stages import Course, fit
 from nas.cost.recount import recount
 from nas.errors import InfeasibleBudget
+from nas.evaluation.answers import answers_of
 from nas.evaluation.supernet import SupernetEvaluator, accuracy, calibrate, resolution_of
 from nas.latency.machine import device_name
 from nas.report.card import model_card
@@ -80,13 +82,15 @@ def hand_over(
         made = integers.rounded(job, arch, module, _described(run, arch))
         verdict = integers.write_verified(job, made, arch, _described(run, arch), folder)
         files.replace(folder / VERIFY, files.to_json(verdict))
-        return delivered_row(arch, verdict, integers.scores_of(job, made, arch, folder)), verdict
+        scores, told = integers.scores_of(job, made, arch, folder)
+        return {**delivered_row(arch, verdict, scores), **told}, verdict
     log("reading the test data, for the delivered network alone")
-    scores["test_accuracy"] = accuracy(module.to(job.device), job.data.load_test(), job.data, resolution_of(arch))
+    test = answers_of(module.to(job.device), job.data.load_test(), job.data, resolution_of(arch))
+    scores["test_accuracy"] = test.accuracy
     log("writing and verifying the model files")
     # the formats want weights without the strides of channels-last
     verdict = write_verified(job, run, arch, module.cpu().to(memory_format=torch.contiguous_format), folder)
-    return delivered_row(arch, verdict, scores), verdict
+    return {**delivered_row(arch, verdict, scores), **scores_row(job.data, scores, test)}, verdict
 
 
 def _chosen(job: Job, trials: Sequence[Trial]) -> tuple[Trial, list[Trial]]:

@@ -27,13 +27,13 @@ from nas.cli.quantizing.clock import Clock as QuantizeClock
 from nas.cli.quantizing.job import make_quantize_job, quantize_configuration
 from nas.cli.quantizing.settings import QuantizeSettings
 from nas.cli.running import failures, refuse_changes
+from nas.cli.scoring import shown, with_errors
 from nas.cli.settings import Settings, command_line, of_run
 from nas.cli.stages import loaded_supernet
 from nas.errors import CorruptRun, InvalidSetting, VerificationFailed
 from nas.evaluation.supernet import SupernetEvaluator
 from nas.report.passes import COMPRESS, pass_runs
 from nas.report.picture import PICTURE, front_picture
-from nas.report.words import show
 from nas.rundir import TRIALS, RunDir
 from nas.training.loop import Checkpoints
 from nas.trial import Trial
@@ -74,6 +74,7 @@ def run_extract(wanted: Wanted, as_json: bool) -> None:
         summary, verdict = EXTRACTORS[made.config["command"]](made, record, folder, wanted.device)
         summary |= {"run": str(run.path), "front": _delivered(run).get("front", []), "trials": len(made.trials())}
         summary["seconds"] = round(time.monotonic() - began, 1)
+        summary = with_errors(summary, made.config)
         _describe(made, folder, summary, verdict)
     _announce(folder, summary, verdict)
     if as_json:
@@ -189,7 +190,7 @@ def _check_free(folder: Path) -> None:
 
 def _announce(folder: Path, summary: Mapping[str, Any], verdict: Mapping[str, Any]) -> None:
     metrics = summary["best"]["metrics"]
-    numbers = ", ".join(f"{show(name, metrics[name])} {said}".strip() for name, said in TOLD.items() if name in metrics)
+    numbers = ", ".join(f"{shown(summary['best'], name)} {said}".strip() for name, said in TOLD.items() if name in metrics)
     budgets = (f"; {row['text']} {'kept' if row['ok'] else 'BROKEN'}" for row in verdict["budgets"])
     log(f"network {summary['best']['key']}: {numbers}{''.join(budgets)}")
     log(f"files in {folder}")

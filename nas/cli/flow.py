@@ -10,6 +10,7 @@ from shlex import quote
 
 import typer
 
+from nas.accuracy import with_error
 from nas.budget import format_value
 from nas.cli import elapsed
 from nas.cli.deliver import deliver, header
@@ -63,7 +64,8 @@ def run_train(ctx: typer.Context) -> None:
         run.write_json("summary.json", summary)
         elapsed.end(run)
         for name, row in rows.items():
-            log(f"{name}: {format_value('macs', row['macs'])} (multiply-adds), {row['val_accuracy']:.2%} validation")
+            score = with_error(row["val_accuracy"], len(job.data.val))
+            log(f"{name}: {format_value('macs', row['macs'])} (multiply-adds), {score} validation")
         log(f"supernet in {run.path}; search it with: nas search --budget ... --supernet {quote(str(run.path))}")
         if ctx.params["json"]:
             print(json.dumps(summary))
@@ -92,9 +94,10 @@ def describe(job: Job) -> str:
 
 def announce(run: RunDir, summary: dict) -> None:
     """Say what was found."""
-    metrics = summary["best"]["metrics"]
+    metrics, images = summary["best"]["metrics"], {name: row["images"] for name, row in summary["scores"].items()}
     verdicts = (f"{row['text']} {'kept' if row['ok'] else 'BROKEN'}" for row in summary["budget"])
     log(
         f"best network {summary['best']['key']}: {format_value('macs', metrics['macs'])} (multiply-adds), "
-        f"{metrics['val_accuracy']:.2%} validation, {metrics['test_accuracy']:.2%} test; {', '.join(verdicts)}"
+        f"{with_error(metrics['val_accuracy'], images['val_accuracy'])} validation, "
+        f"{with_error(metrics['test_accuracy'], images['test_accuracy'])} test; {', '.join(verdicts)}"
     )

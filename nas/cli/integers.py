@@ -27,7 +27,7 @@ from nas.cli.checking import file_latency
 from nas.cli.job import INT8, Job
 from nas.cli.progress import log
 from nas.cli.quantized import in_integers
-from nas.cli.scoring import file_accuracy, opened_in
+from nas.cli.scoring import file_answers, opened_in, scores_row
 from nas.cost.recount import recount
 from nas.data.dataset import epoch_batches
 from nas.evaluation.supernet import accuracy, prepared, resolution_of
@@ -99,14 +99,18 @@ def write_verified(job: Job, made: Rounded, arch: Architecture, described: Mappi
     return verify(in_integers(plain, made.network, planned.metrics["size_bytes"]))
 
 
-def scores_of(job: Job, made: Rounded, arch: Architecture, folder: Path) -> dict[str, float]:
-    """Validation accuracy of the rounded network, and test accuracy of the exported file. Test data are read here."""
+def scores_of(job: Job, made: Rounded, arch: Architecture, folder: Path) -> tuple[dict[str, float], dict[str, Any]]:
+    """Validation accuracy of the rounded network, and test accuracy of the exported file; and what a summary says of them.
+
+    Test data are read here.
+    """
     side = resolution_of(arch)
     device = job.device
     seen = accuracy(made.found.module.to(device).eval(), job.data.val, job.data, side)
     run = opened_in(job.bench.name if job.bench else None, folder / "model.onnx")
-    test = file_accuracy(run, job.data.load_test(), job.data, side, "scoring model.onnx")
-    return {"val_accuracy": seen, "test_accuracy": test}
+    test = file_answers(run, job.data.load_test(), job.data, side, "scoring model.onnx")
+    scores = {"val_accuracy": seen, "test_accuracy": test.accuracy}
+    return scores, scores_row(job.data, scores, test)
 
 
 def _network(module: nn.Module, example: Tensor) -> Network:

@@ -16,6 +16,7 @@ from nas.cli.changes import how_to_resume, record_changes
 from nas.cli.errors import Interrupted
 from nas.cli.layers import write_layers
 from nas.cli.progress import log
+from nas.cli.scoring import with_errors
 from nas.cli.signals import was_interrupted
 from nas.cost.measure import BUSY
 from nas.data.dataset import Dataset
@@ -23,6 +24,7 @@ from nas.data.load import DataConfig, load
 from nas.errors import InvalidSetting, TrainingDiverged, VerificationFailed
 from nas.failures import machine_failure
 from nas.report.contents import VERIFY, network
+from nas.report.passes import config_of
 from nas.report.write import write_report
 from nas.rundir import RunDir
 
@@ -59,6 +61,7 @@ def working(config: Mapping[str, Any], resumed: Path | None, out: Path | None) -
 def concluded(run: RunDir, summary: dict[str, Any], announce: Callable[[RunDir, dict[str, Any]], None], as_json: bool) -> None:
     """Write the summary and the report of a run that delivered, and tell of it. Raises VerificationFailed if a check failed."""
     summary["seconds"] = elapsed.total(run, summary["seconds"])
+    summary = with_errors(summary, config_of(run))
     write_layers(run, network(summary["best"]))
     write_report(run, summary)
     # last, for it says that nothing is missing

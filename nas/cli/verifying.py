@@ -21,7 +21,7 @@ from nas.budget import Budget, Cost, Metric
 from nas.cli.progress import log
 from nas.cli.quantized import in_integers, is_quantized, read_quantized
 from nas.cli.running import data_of
-from nas.cli.scoring import file_accuracy, opened_in, scored_in
+from nas.cli.scoring import file_answers, opened_in, scored_in
 from nas.cli.sources import BEST_FOLDER, architecture_of, build, is_pruned, rebuilt, shape_of
 from nas.cost.measure import BUSY
 from nas.cost.recount import recount
@@ -236,7 +236,7 @@ def _score_checks(delivered: Delivered) -> list[dict[str, Any]]:
     runtime = _scored_in(delivered)
     run = opened_in(runtime, delivered.folder / "model.onnx")
     split = data.load_test()
-    found = file_accuracy(run, split, data, delivered.shape[1], "scoring model.onnx on the test images")
+    found = file_answers(run, split, data, delivered.shape[1], "scoring model.onnx on the test images").accuracy
     detail = f"model.onnx on {len(split)} test images in {runtime}"
     return [_row("test accuracy", abs(found - claimed) <= SCORE_TOLERANCE, found, claimed, detail)]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from nas.accuracy import with_error
 from nas.report.augmentation import augmentation_words
 from nas.report.contents import Network, metric_names
 from nas.report.contents import network as network_of
@@ -78,7 +79,7 @@ def _opening(summary: Json, config: Json) -> str:
     about = f" trained on {text(data['name'])}" if data.get("name") else ""
     numbers = [f"{show('macs', metrics['macs'])} (multiply-adds)"] if "macs" in metrics else []
     scores = ("val_accuracy", "test_accuracy")
-    numbers += [f"{show(m, metrics[m])} {name_of(m)}" for m in scores if m in metrics]
+    numbers += [f"{_scored(summary, m, metrics[m])} {name_of(m)}" for m in scores if m in metrics]
     return f"An image classifier{about}, {_origin(summary, config)} by netcarver: {', '.join(numbers)}."
 
 
@@ -104,7 +105,7 @@ def _budget_table(budgets: Sequence[Json]) -> str:
 
 def _metric_table(summary: Json, verify: Json) -> str:
     best, taken = network_of(summary["best"]), verify.get("metrics", {})
-    rows = [[name_of(m), show(m, best.metrics[m]), provenance(m, taken.get(m))] for m in metric_names([best])]
+    rows = [[name_of(m), _scored(summary, m, best.metrics[m]), provenance(m, taken.get(m))] for m in metric_names([best])]
     return table(("metric", "value", "how it was taken"), rows)
 
 
@@ -134,6 +135,12 @@ def _is_scored(kind: str, place: str) -> bool:
         return kind == "npz"
     folder = Path(place)
     return folder.is_dir() and any(path.is_dir() and path.name.lower() in TEST_FOLDERS for path in folder.iterdir())
+
+
+def _scored(summary: Json, metric: str, value: float) -> str:
+    """An accuracy with its standard error."""
+    images = summary.get("scores", {}).get(metric, {}).get("images")
+    return with_error(value, images, 1) if images else show(metric, value)
 
 
 def _loading(best: Network, data: Json) -> str:

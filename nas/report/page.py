@@ -6,7 +6,7 @@ from html import escape
 
 from nas.report.contents import Contents
 from nas.report.parts import document
-from nas.report.sections import common, front, history, latency, made, network, origin, top
+from nas.report.sections import classes, common, front, history, latency, made, network, origin, top
 from nas.report.words import answer
 
 
@@ -16,6 +16,7 @@ def report_html(contents: Contents) -> str:
         top.budgets,
         origin.original,
         top.best,
+        classes.classes,
         network.architecture,
         origin.passes,
         origin.quantization,

@@ -34,7 +34,11 @@ def config_of(run: RunDir) -> Json:
     if run.config.get("command") != COMPRESS or not (runs := pass_runs(run.path)):
         return run.config
     first, last = (RunDir.read(folder).config for folder in (runs[0], runs[-1]))
-    told = {name: config[name] for name, config in (("data", first), ("seed", first), ("target", last)) if name in config}
+    told = {
+        name: config[name]
+        for name, config in (("data", first), ("notes", first), ("seed", first), ("target", last))
+        if name in config
+    }
     return {**run.config, **told}
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nas.accuracy import with_error
 from nas.budget import LABEL, format_value
 from nas.report.contents import VAL_ACCURACY, BudgetRow, Contents, Network
 from nas.report.latency import agreement
@@ -47,6 +48,19 @@ def show(metric: str, value: float | None) -> str:
     if metric.partition("@")[0] not in LABEL:
         return f"{value:.1%}" if metric in _ACCURACY else plain(value)
     return format_value(metric, value)
+
+
+def images_of(contents: Contents, metric: str) -> int | None:
+    """On how many images an accuracy was counted, None where that is not known."""
+    test = contents.summary.get("scores", {}).get("test_accuracy", {}).get("images")
+    found = {VAL_ACCURACY: contents.config.get("data", {}).get("val"), "test_accuracy": test}.get(metric)
+    return found if isinstance(found, int) and found > 0 else None
+
+
+def scored(contents: Contents, metric: str, value: float | None) -> str:
+    """As `show`; an accuracy of this run with its standard error, `98.3% ± 0.7%`."""
+    images = images_of(contents, metric)
+    return show(metric, value) if value is None or images is None else with_error(value, images, 1)
 
 
 def kind_of(metric: str) -> str:
@@ -168,7 +182,7 @@ def answer(contents: Contents) -> str:
     parts = [_cost_phrase(m, _value(contents, m)) for m in [*costs, *(["macs"] if "macs" not in costs else [])]]
     score = "test_accuracy" if "test_accuracy" in metrics else VAL_ACCURACY
     if score in metrics:
-        parts.append(f"{show(score, metrics[score])} {'test' if score == 'test_accuracy' else 'validation'}")
+        parts.append(f"{scored(contents, score, metrics[score])} {'test' if score == 'test_accuracy' else 'validation'}")
     sentence = ", ".join(p for p in parts if p)
     verdict = _verdict(contents.budgets)
     return f"{sentence}: {verdict}" if verdict else sentence

@@ -23,9 +23,10 @@ from nas.cli.progress import log
 from nas.cli.pruning.clock import Clock
 from nas.cli.pruning.job import PruneJob
 from nas.cli.pruning.stages import cost_of, network_of
+from nas.cli.scoring import accuracy_of, scores_row
 from nas.cli.sources import NETWORKS, rebuilt
 from nas.cost.recount import recount
-from nas.evaluation.supernet import accuracy
+from nas.evaluation.answers import Answers, answers_of
 from nas.rundir import RunDir
 from nas.runtimes import named
 from nas.trial import Trial, pareto_front
@@ -49,7 +50,7 @@ def deliver_pruned(job: PruneJob, run: RunDir, clock: Clock, trials: Sequence[Tr
     trial, folder = chosen(job, trials), run.path / BEST
     if job.data is not None:
         log("reading the test data, for the original and the delivered network alone")
-    original = replace(trials[0], scores={**trials[0].scores, **tested(job, job.original.module)})
+    original = replace(trials[0], scores={**trials[0].scores, **accuracy_of(tested(job, job.original.module))})
     handed, verdict = hand_over(job, run, clock, trial, folder)
     summary: dict[str, Any] = {
         **header(job, "prune"),
@@ -69,10 +70,11 @@ def hand_over(job: PruneJob, run: RunDir, clock: Clock, trial: Trial, folder: Pa
     Returns what the summary has of it, and the content of verify.json.
     """
     stored = stored_of(job, run, trial)
-    scores = {**trial.scores, **tested(job, stored.module)}
+    test = tested(job, stored.module)
+    scores = {**trial.scores, **accuracy_of(test)}
     log("writing and verifying the model files")
     verdict = write_verified(job, run, clock, stored, folder)
-    return delivered_row(trial.architecture, verdict, scores), verdict
+    return {**delivered_row(trial.architecture, verdict, scores), **scores_row(job.data, scores, test)}, verdict
 
 
 def stored_of(job: PruneJob, run: RunDir, trial: Trial) -> Stored:
@@ -83,12 +85,11 @@ def stored_of(job: PruneJob, run: RunDir, trial: Trial) -> Stored:
     return Stored(trial, network_of(run, trial), read_source(folder), read_history(folder))
 
 
-def tested(job: PruneJob, module: nn.Module) -> dict[str, float]:
-    """Accuracy on the test images; nothing without data."""
+def tested(job: PruneJob, module: nn.Module) -> Answers | None:
+    """What a network answers on the test images; nothing without data."""
     if job.data is None:
-        return {}
-    right = accuracy(module.to(job.device), job.data.load_test(), job.data, job.data.resolution)
-    return {"test_accuracy": right}
+        return None
+    return answers_of(module.to(job.device), job.data.load_test(), job.data, job.data.resolution)
 
 
 def original_row(job: PruneJob, original: Trial, verdict: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from nas.cli.pruning.job import PruneJob, make_prune_job, prune_configuration
 from nas.cli.pruning.settings import PruneSettings
 from nas.cli.pruning.stages import trials_of
 from nas.cli.running import concluded, was_busy, working
+from nas.cli.scoring import shown
 from nas.cli.settings import read
 from nas.cli.telling import tell_data
 from nas.errors import InvalidSetting
@@ -79,7 +80,7 @@ def announce(run: RunDir, summary: dict[str, Any]) -> None:
     for name in names:
         part = "" if name.endswith("accuracy") else f"  ({after[name] / before[name]:.1%})"
         label = {"macs": "multiply-adds", "params": "parameters", "latency_ms": "latency"}.get(name, name.replace("_", " "))
-        log(f"  {label:<14} {show(name, before[name])} -> {show(name, after[name])}{part}")
+        log(f"  {label:<14} {shown(summary['original'], name)} -> {shown(summary['best'], name)}{part}")
     if "zero_share" in after:
         zeros, size = after["zero_share"], show("size_bytes", after["compressed_bytes"])
         log(f"  {'zeros':<14} {zeros:.1%} of all parameters; compressed {size} of {show('size_bytes', after['size_bytes'])}")

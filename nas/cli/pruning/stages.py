@@ -11,6 +11,7 @@ import torch
 import torch.nn as nn
 
 from compress.prune.saved import read_history, read_source, save_pruned
+from nas.accuracy import with_error
 from nas.architecture import Architecture
 from nas.budget import Cost, Metric, format_value
 from nas.cli.existing import trial_of
@@ -68,7 +69,7 @@ def _original_trial(job: PruneJob, workshop: Workshop) -> Trial:
     times = workshop.clock.side_by_side(job.original.module)
     cost = cost_of(job, job.original.module, times.original)
     scores = _scores(job, job.original.module)
-    _tell("original", cost, scores)
+    _tell(job, "original", cost, scores)
     return Trial(0, _architecture(job, workshop.subject.widths.full), "complete", cost, scores)
 
 
@@ -84,7 +85,7 @@ def _trial(job: PruneJob, run: RunDir, workshop: Workshop, number: int) -> Trial
     scores = _scores_of_stage(run, candidate.architecture.key, "cut")
     if job.epochs:
         scores = _finetuned(job, run, candidate, scores)
-    _tell(aim.text, candidate.cost, scores)
+    _tell(job, aim.text, candidate.cost, scores)
     return Trial(number, candidate.architecture, "complete", candidate.cost, scores)
 
 
@@ -133,7 +134,7 @@ def _recorded(job: PruneJob, run: RunDir, number: int, made: Made) -> dict[str, 
     if not _scores_of_stage(run, arch.key, "cut"):
         scores = _scores(job, module)
         run.append_line(STAGES, {"key": arch.key, "stage": "cut", "scores": scores})
-        _tell("cut", cost, scores)
+        _tell(job, "cut", cost, scores)
     record = {
         "number": number,
         "key": arch.key,
@@ -187,7 +188,8 @@ def _finetuned(job: PruneJob, run: RunDir, candidate: Candidate, before: dict[st
         module = student.cpu().to(memory_format=torch.contiguous_format)
         save_pruned(candidate.folder, module, read_source(candidate.folder), read_history(candidate.folder))
     else:
-        log(f"fine-tuning made it worse ({scores['val_accuracy']:.2%} validation): the network stays as it was cut")
+        reached = with_error(scores["val_accuracy"], len(job.data.val))
+        log(f"fine-tuning made it worse ({reached} validation): the network stays as it was cut")
     run.append_line(STAGES, {"key": key, "stage": "fine-tuned", "scores": scores, "epochs": job.epochs})
     return max(before, scores, key=lambda row: row["val_accuracy"])
 
@@ -204,8 +206,10 @@ def _scores_of_stage(run: RunDir, key: str, stage: str) -> dict[str, float]:
     return next((dict(x["scores"]) for x in run.read_lines(STAGES) if (x["key"], x["stage"]) == (key, stage)), {})
 
 
-def _tell(label: str, cost: Cost, scores: dict[str, float]) -> None:
+def _tell(job: PruneJob, label: str, cost: Cost, scores: dict[str, float]) -> None:
     numbers = [f"{format_value('macs', cost.metrics['macs'].value)} (multiply-adds)"]
     numbers += [format_value("latency_ms", cost.metrics["latency_ms"].value)] if "latency_ms" in cost.metrics else []
-    numbers += [f"{scores['val_accuracy']:.2%} validation"] if scores else []
+    numbers += (
+        [f"{with_error(scores['val_accuracy'], len(job.data.val))} validation"] if scores and job.data is not None else []
+    )
     log(f"{label}: {', '.join(numbers)}")

@@ -29,8 +29,9 @@ from nas.cli.quantizing.clock import BF16, FP32, Clock
 from nas.cli.quantizing.job import COMPARED, INT8, MIXED, QuantizeJob
 from nas.cli.quantizing.stages import candidate_of, original_cost, simulated_of
 from nas.cli.quantizing.where import costly_of, where_of
-from nas.cli.scoring import file_accuracy, opened_in, scored_in
+from nas.cli.scoring import accuracy_of, file_answers, opened_in, scored_in, scores_row
 from nas.cost.recount import recount
+from nas.evaluation.answers import Answers
 from nas.rundir import RunDir
 from nas.runtimes import named
 from nas.trial import Trial
@@ -61,7 +62,7 @@ class Stored:
 def deliver_quantized(job: QuantizeJob, run: RunDir, clock: Clock, trials: Sequence[Trial]) -> dict[str, Any]:
     """Write and verify best/, and return the summary. Test data are read here, once, for the exported files."""
     trial, folder = max(trials[1:], key=lambda t: (t.scores.get("val_accuracy", 0.0), t.number)), run.path / BEST
-    before = {**trials[0].scores, **_tested(job, clock.of_original(), "the original")}
+    before = {**trials[0].scores, **accuracy_of(_tested(job, clock.of_original(), "the original"))}
     handed, verdict = hand_over(job, run, clock, trial, folder)
     summary: dict[str, Any] = {
         **header(job, "quantize"),
@@ -90,9 +91,10 @@ def hand_over(job: QuantizeJob, run: RunDir, clock: Clock, trial: Trial, folder:
     stored = _stored(job, run, trial)
     log("writing and verifying the model files")
     times = _written(job, run, clock, stored, folder)
-    scores = {**trial.scores, **_tested(job, folder / ONNX, "the delivered file")}
+    test = _tested(job, folder / ONNX, "the delivered file")
+    scores = {**trial.scores, **accuracy_of(test)}
     verdict = _verified(job, stored, times, folder)
-    return delivered_row(trial.architecture, verdict, scores), verdict
+    return {**delivered_row(trial.architecture, verdict, scores), **scores_row(job.data, scores, test)}, verdict
 
 
 def original_row(job: QuantizeJob, scores: Mapping[str, float], verdict: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,13 +160,13 @@ def _written(job: QuantizeJob, run: RunDir, clock: Clock, stored: Stored, folder
     return clock.side_by_side(folder / f"model{named(job.bench.name).suffix}")
 
 
-def _tested(job: QuantizeJob, path: Path, name: str, precision: str = FP32) -> dict[str, float]:
-    """Accuracy of an exported file on the test images, in a precision of its runtime; nothing without data."""
+def _tested(job: QuantizeJob, path: Path, name: str, precision: str = FP32) -> Answers | None:
+    """What an exported file answers on the test images, in a precision of its runtime; nothing without data."""
     if job.data is None:
-        return {}
+        return None
     test, side = job.data.load_test(), job.original.shape[1]
     run = opened_in(job.bench.name, path, precision)
-    return {"test_accuracy": file_accuracy(run, test, job.data, side, f"scoring {name} in {scored_in(job.bench.name)}")}
+    return file_answers(run, test, job.data, side, f"scoring {name} in {scored_in(job.bench.name)}")
 
 
 def _verified(job: QuantizeJob, stored: Stored, times: Mapping[str, Metric], folder: Path) -> dict[str, Any]:
@@ -207,7 +209,7 @@ def _precisions(clock: Clock, folder: Path, summary: Mapping[str, Any], verdict:
     label = job.settings.precision
     before, after = summary["original"]["metrics"], summary["best"]["metrics"]
     # what is timed in bf16 is the file of the original
-    between = _tested(job, clock.of_original(), "the original in bf16", BF16) if times.get(BF16) else {}
+    between = accuracy_of(_tested(job, clock.of_original(), "the original in bf16", BF16) if times.get(BF16) else None)
     sizes = {FP32: clock.of_original().stat().st_size, label: (folder / ONNX).stat().st_size}
     rows = []
     for name, timed, scores in ((FP32, FP32, before), (BF16, BF16, between), (label, INT8, after)):

@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from nas.accuracy import with_error
 from nas.cli.progress import log
 from nas.cli.quantizing.clock import FASTER, Clock
 from nas.cli.quantizing.deliver import deliver_quantized
@@ -60,13 +61,18 @@ def describe(job: QuantizeJob) -> None:
         log("warning: no --data were given: ranges are calibrated on noise, good for timing alone")
 
 
+def _shown(summary: dict[str, Any], name: str, value: float) -> str:
+    images = summary.get("scores", {}).get(name, {}).get("images")
+    return with_error(value, images, 1) if images else show(name, value)
+
+
 def announce(run: RunDir, summary: dict[str, Any]) -> None:
     """Say what was found: the precisions side by side, then what costs the time."""
     rows = summary["quantization"]["precisions"]
     first = rows[0]["latency_ms"]
     log(f"network {summary['best']['key']}, from {summary['original']['name']}:")
     for row in rows:
-        told = [show(n, row[n]) for n in ("test_accuracy", "size_bytes", "latency_ms") if row[n] is not None]
+        told = [_shown(summary, n, row[n]) for n in ("test_accuracy", "size_bytes", "latency_ms") if row[n] is not None]
         if row["latency_ms"] and first and row is not rows[0]:
             told.append(f"{first / row['latency_ms']:.2f}x as fast")
         told += ["simulated"] if row["simulated"] else []

@@ -16,6 +16,7 @@ from compress.quantize.formats import FLOAT, FORMATS, INT8
 from compress.quantize.ptq import quantize
 from compress.quantize.saved import about_of, load_simulated, points_of, read_about, save_simulated, scheme_of
 from compress.quantize.scheme import Scheme, kept_layers, read_precision, uniform
+from nas.accuracy import with_error
 from nas.architecture import Architecture
 from nas.budget import Cost, format_value
 from nas.cli.existing import trial_of
@@ -80,7 +81,7 @@ def _original_trial(job: QuantizeJob, run: RunDir, clock: Clock) -> Trial:
     log(f"original {job.original.name}: evaluating it")
     scores = _scores(job, job.original.module)
     cost = original_cost(job)
-    _tell("original", cost, scores)
+    _tell(job, "original", cost, scores)
     return Trial(0, _architecture(job, uniform(job.network, FLOAT, FLOAT), "none"), "complete", cost, scores)
 
 
@@ -169,7 +170,7 @@ def _save(job: QuantizeJob, run: RunDir, arch: Architecture, module: fx.GraphMod
 def _recorded(job: QuantizeJob, run: RunDir, arch: Architecture, scheme: Scheme, scores: dict[str, float], stage: str) -> Trial:
     run.append_line(STAGES, {"key": arch.key, "stage": stage, "scores": scores})
     cost = cost_of(job.network, scheme, original_cost(job))
-    _tell(stage, cost, scores)
+    _tell(job, stage, cost, scores)
     return Trial(0, arch, "complete", cost, scores)
 
 
@@ -188,10 +189,12 @@ def _scores(job: QuantizeJob, module: nn.Module) -> dict[str, float]:
     return {"val_accuracy": right, "val_loss": loss}
 
 
-def _tell(label: str, cost: Cost, scores: dict[str, float]) -> None:
+def _tell(job: QuantizeJob, label: str, cost: Cost, scores: dict[str, float]) -> None:
     numbers = [
         format_value("size_bytes", cost.metrics["size_bytes"].value),
         format_value("bitops", cost.metrics["bitops"].value),
     ]
-    numbers += [f"{scores['val_accuracy']:.2%} validation"] if scores else []
+    numbers += (
+        [f"{with_error(scores['val_accuracy'], len(job.data.val))} validation"] if scores and job.data is not None else []
+    )
     log(f"{label}: {', '.join(numbers)}")

@@ -9,7 +9,7 @@ from nas.report.figures import kept_figure, sensitivity_figure
 from nas.report.parts import NOTHING, Section, code, figure, folded, number, quiet, share_bar, table, verdict
 from nas.report.pruning import stages_of
 from nas.report.quantization import Json, Quantization
-from nas.report.words import change, duration, format_name, name_of, show
+from nas.report.words import change, duration, format_name, name_of, scored, show
 
 MADE = {"prune": "pruned", "quantize": "quantized", "compress": "compressed"}
 
@@ -22,7 +22,12 @@ def original(contents: Contents) -> Section | None:
     best = contents.best.metrics
     names = [n for n in metric_names([contents.best]) if n in pruning.metrics and n in METRICS]
     rows = [
-        [escape(name_of(n)), number(n, pruning.metrics[n]), number(n, best[n]), change(n, pruning.metrics[n], best[n])]
+        [
+            escape(name_of(n)),
+            escape(scored(contents, n, pruning.metrics[n])),
+            escape(scored(contents, n, best[n])),
+            change(n, pruning.metrics[n], best[n]),
+        ]
         for n in names
     ]
     made = MADE.get(str(contents.config.get("command")), "delivered")

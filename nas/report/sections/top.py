@@ -7,7 +7,7 @@ from html import escape
 from nas.report.contents import Contents, Network, metric_names
 from nas.report.explorer import extract_command
 from nas.report.parts import Section, code, command, folded, number, table, verdict
-from nas.report.words import answer, name_of, plain, provenance
+from nas.report.words import answer, name_of, plain, provenance, scored
 
 
 def header(contents: Contents) -> str:
@@ -49,7 +49,11 @@ def budgets(contents: Contents) -> Section | None:
 def best(contents: Contents) -> Section:
     """The metrics of the best network, how each was taken, and how to get its files."""
     rows = [
-        [escape(name_of(m)), number(m, contents.best.metrics[m]), escape(provenance(m, contents.taken.get(m)))]
+        [
+            escape(name_of(m)),
+            escape(scored(contents, m, contents.best.metrics[m])),
+            escape(provenance(m, contents.taken.get(m))),
+        ]
         for m in metric_names([contents.best])
     ]
     if contents.finished:
