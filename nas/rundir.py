@@ -190,6 +190,13 @@ class RunDir:
         for path in old.values():
             os.unlink(path)
 
+    def remove_checkpoint(self, name: str) -> None:
+        """Delete checkpoint `name`, of which nothing is worth keeping."""
+        self._assert_locked()
+        self._checkpoint(name).unlink(missing_ok=True)
+        for path in _numbered(self._checkpoint(name).parent, name, ".safetensors").values():
+            path.unlink()
+
     def load_checkpoint(self, name: str) -> tuple[bytes, dict] | None:
         """Payload and info of checkpoint `name`, None if there is none.
 

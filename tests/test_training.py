@@ -120,6 +120,28 @@ def test_divergence_keeps_weights_and_checkpoint(data, run, every_step):
     assert all(t.isfinite().all() for t in net.state_dict().values())
 
 
+@pytest.mark.parametrize(("spoiled", "kept"), [(0, 0), (3, 3)])
+def test_weights_that_a_step_spoiled_are_not_kept(data, run, every_step, spoiled, kept):
+    net = new_supernet()
+    objective = sandwich(net, 0)
+
+    def exploding(images, targets, step):
+        if step > spoiled:
+            with torch.no_grad():
+                for p in net.parameters():
+                    p.mul_(1e30)
+        yield from objective(images, targets, step)
+
+    with pytest.raises(TrainingDiverged, match=f"step {kept} is kept" if kept else "no step before it is worth keeping"):
+        for _ in train(net, exploding, data, AUGMENTATION, CONFIG, Checkpoints(run, "a")):
+            pass
+    again = new_supernet()
+    assert Checkpoints(run, "a").restore(again, make_optimizer(again, CONFIG)) == kept
+    lower = replace(CONFIG, lr=0.1 * CONFIG.lr)
+    steps = [p.step for p in train(again, sandwich(again, 0), data, AUGMENTATION, lower, Checkpoints(run, "a"))]
+    assert steps[0] == kept + 1 and all(t.isfinite().all() for t in again.state_dict().values())
+
+
 def test_sandwich_is_the_sum_of_its_parts(data):
     net = new_supernet()
     space, x = net.space, torch.randn(8, 1, 8, 8)

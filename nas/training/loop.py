@@ -26,6 +26,8 @@ from nas.weights import from_bytes, to_bytes
 Objective = Callable[[Tensor, Tensor, int], Iterator[Tensor]]
 # the writing of checkpoints may take up to a tenth of the time
 CHECKPOINT_SHARE = 0.1
+# times the first loss, and the largest weight: beyond these no lower learning rate brings a training back
+MOST_LOSS, MOST_GROWTH = 10.0, 1000.0
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ def train(
     per_epoch = steps_per_epoch(data, config)
     steps = per_epoch * config.epochs
     step = checkpoints.restore(module, optimizer)
+    health = Health(module)
     module.train()
     for epoch in range(step // per_epoch, config.epochs):
         batches = epoch_batches(len(data.train), config.batch_size, config.seed, epoch)[step % per_epoch :]
@@ -123,7 +126,11 @@ def train(
             loss = _backward(objective(images, targets, step), config.precision, device)
             norm = nn.utils.clip_grad_norm_(module.parameters(), config.clip_norm)
             if not (math.isfinite(loss) and math.isfinite(norm)):
+                if health.is_spoiled(module):
+                    checkpoints.go_back()
                 raise TrainingDiverged(_diverged(loss, float(norm), step, lr, checkpoints))
+            if health.is_good(loss):
+                checkpoints.was_good(step)
             optimizer.step()
             step += 1
             checkpoints.save(module, optimizer, step, last=step == steps)
@@ -165,9 +172,31 @@ def _backward(losses: Iterator[Tensor], precision: str, device: torch.device) ->
 
 def _diverged(loss: float, norm: float, step: int, lr: float, checkpoints: Checkpoints) -> str:
     what = f"loss {loss:g}, gradient norm {norm:g}"
-    kept = f"the checkpoint of step {checkpoints.step} is kept" if checkpoints.run else "no checkpoint was asked for"
+    kept = f"the checkpoint of step {checkpoints.step} is kept" if checkpoints.step else "no step before it is worth keeping"
+    kept = kept if checkpoints.run else "no checkpoint was asked for"
     where = f"training diverged at step {step} ({what}, learning rate {lr:.3g})"
     return f"{where}; {kept}. Try a lower --lr, or --train-precision fp32"
+
+
+class Health:
+    """Tells weights that a training has spoiled: they, or the loss, have grown beyond what it can come back from."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._size, self._first, self._last = _largest(module), math.nan, math.nan
+
+    def is_good(self, loss: float) -> bool:
+        """Whether the weights that gave a finite loss are worth keeping."""
+        self._first = loss if math.isnan(self._first) else self._first
+        self._last = loss
+        return loss <= MOST_LOSS * max(self._first, 1.0)
+
+    def is_spoiled(self, module: nn.Module) -> bool:
+        """Whether the weights of now, which gave a loss that is not finite, are not worth keeping."""
+        return self._last > MOST_LOSS * max(self._first, 1.0) or not _largest(module) <= MOST_GROWTH * max(self._size, 1.0)
+
+
+def _largest(module: nn.Module) -> float:
+    return max((p.detach().abs().max().item() for p in module.parameters() if p.numel()), default=0.0)
 
 
 class Checkpoints:
@@ -179,6 +208,8 @@ class Checkpoints:
     def __init__(self, run: RunDir | None = None, name: str = "") -> None:
         self.run, self.name, self.step = run, name, 0
         self._cost, self._last = 0.0, -math.inf
+        self._saved: tuple[int, bytes] | None = None
+        self._good: tuple[int, bytes] | None = None
 
     def restore(self, module: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> int:
         """Load the last checkpoint, if any; returns the number of steps done. Without `optimizer`, the weights alone.
@@ -193,7 +224,24 @@ class Checkpoints:
         if optimizer is not None:
             _restore_optimizer(optimizer, tensors)
         self.step = int(found[1]["step"])
+        self._good = self.step, found[0]  # where there is none better, it is what is gone back to
         return self.step
+
+    def was_good(self, step: int) -> None:
+        """The weights of `step` gave a loss that is worth keeping them."""
+        if self._saved is not None and self._saved[0] == step:
+            self._good = self._saved
+
+    def go_back(self) -> None:
+        """Put the last good checkpoint in the place of the last one; without one the training starts again."""
+        if self.run is None:
+            return
+        if self._good is None:
+            self.run.remove_checkpoint(self.name)
+            self.step = 0
+        else:
+            self.step, payload = self._good
+            self.run.save_checkpoint(self.name, payload, {"step": self.step}, durable=True)
 
     def save(self, module: nn.Module, optimizer: torch.optim.Optimizer, step: int, last: bool) -> None:
         """Write a checkpoint if it is the last one, or if enough time has passed for it to be cheap."""
@@ -203,7 +251,8 @@ class Checkpoints:
         tensors = {f"model.{n}": t for n, t in module.state_dict().items()}
         for index, fields in optimizer.state_dict()["state"].items():
             tensors |= {f"optim.{index}.{n}": t for n, t in fields.items() if isinstance(t, Tensor)}
-        self.run.save_checkpoint(self.name, to_bytes(tensors), {"step": step}, durable=last)
+        self._saved = step, to_bytes(tensors)
+        self.run.save_checkpoint(self.name, self._saved[1], {"step": step}, durable=last)
         self.step, self._last = step, time.monotonic()
         self._cost = self._last - start
 
