@@ -28,6 +28,7 @@ from nas.evaluation.supernet import SupernetEvaluator, accuracy, calibrate, reso
 from nas.latency.machine import device_name
 from nas.report.card import model_card
 from nas.report.latency import agreement, read_timings
+from nas.report.portable import near_values, without_paths
 from nas.rundir import RunDir
 from nas.search.select import best, front, least_excess
 from nas.training.loop import Checkpoints
@@ -145,7 +146,8 @@ def write_verified(job: Job, run: RunDir, arch: Architecture, module: nn.Module,
 
 def _described(run: RunDir, arch: Architecture) -> dict[str, Any]:
     """The content of architecture.json."""
-    return {**arch.to_json(), "key": arch.key, "definition": run.config["space"], "data": run.config["data"]}
+    data = near_values(run.config["data"], run.path / BEST)
+    return {**arch.to_json(), "key": arch.key, "definition": run.config["space"], "data": data}
 
 
 def verification_images(job: Job, resolution: int) -> Tensor:
@@ -185,4 +187,5 @@ def network_row(trial: Trial) -> dict[str, object]:
 
 def write_card(folder: Path, summary: Mapping[str, Any], config: Mapping[str, Any], verdict: Mapping[str, Any]) -> None:
     """Write the model card of a delivered network."""
-    files.replace(folder / "README.md", files.utf8(model_card(summary, config, verdict)))
+    card = without_paths(model_card(summary, config, verdict), [config, summary.get("original")], folder)
+    files.replace(folder / "README.md", files.utf8(card))

@@ -14,6 +14,7 @@ from nas.report.latency import by_attempt
 from nas.report.page import report_html
 from nas.report.picture import PICTURE, front_picture
 from nas.report.plots import front_pictures, latency_png
+from nas.report.portable import without_paths
 from nas.rundir import RunDir
 
 LATENCY_PICTURE, PAGE, DIGEST = "latency.png", "report.html", "report.md"
@@ -41,8 +42,9 @@ def report_files(contents: Contents) -> dict[str, bytes]:
     files |= {f"front.{kind}": data for kind, data in front_pictures(contents).items()}
     if by_attempt(contents.timings):
         files[LATENCY_PICTURE] = latency_png(contents)
-    files[PAGE] = utf8(report_html(contents))
-    files[DIGEST] = utf8(report_markdown(contents))
+    told, folder = [contents.config, contents.summary.get("original")], Path(contents.path)
+    files[PAGE] = utf8(without_paths(report_html(contents), told, folder))
+    files[DIGEST] = utf8(without_paths(report_markdown(contents), told, folder))
     if contents.finished and (picture := front_picture(contents.summary)):
         files[f"best/{PICTURE}"] = utf8(picture)
     return files

@@ -27,6 +27,7 @@ from nas.cli.scoring import accuracy_of, scores_row
 from nas.cli.sources import NETWORKS, rebuilt
 from nas.cost.recount import recount
 from nas.evaluation.answers import Answers, answers_of
+from nas.report.portable import near_values
 from nas.rundir import RunDir
 from nas.runtimes import named
 from nas.trial import Trial, pareto_front
@@ -138,7 +139,7 @@ def write_verified(job: PruneJob, run: RunDir, clock: Clock, stored: Stored, fol
         "key": arch.key,
         "pruned": stored.source,
         "history": stored.history.to_json(),
-        "data": run.config["data"],
+        "data": near_values(run.config["data"], folder),
     }
     write_files(folder, module.eval(), described, images[:1])
     files.replace(folder / SOURCE, files.to_json(stored.source))

@@ -18,6 +18,7 @@ from compress.prune.cifar_resnet import CIFAR_RESNETS, INPUT_SHAPE
 from compress.prune.saved import read_history, read_source
 from compress.prune.sources import load_into
 from compress.quantize.saved import QUANTIZATION
+from nas.architecture import Architecture, short_hash
 from nas.cli.normalization import Normalization, expected, given, of_run
 from nas.cli.progress import log
 from nas.cli.pruning.trying import check_logits, output_of
@@ -65,6 +66,11 @@ class Original:
     normalization: Normalization | None = None
     trained: bool = False
 
+    @property
+    def identity(self) -> str:
+        """What keys of networks that are made of it begin with: its name, or of a run what is in it, wherever it lies."""
+        return _identity(self.source)
+
     @cached_property
     def plan(self) -> Plan:
         """Its layers. Raises Untraceable naming what cannot be traced."""
@@ -109,6 +115,14 @@ def read_original(settings: ExistingSettings, data: Dataset | None) -> Original:
 # -- parts
 
 
+def _identity(source: Mapping[str, Any]) -> str:
+    if "architecture" in source:
+        return Architecture(source["architecture"]["space"], source["architecture"]["choices"]).key
+    if "pruned" in source:
+        return short_hash([_identity(source["pruned"]), source["history"]])
+    return str(source["network"])
+
+
 def _of_run(text: str, weights: str | None, data: Dataset | None) -> Original:
     """The network that a run delivered, or RUN:KEY, another one that it cut, with its weights."""
     if weights:
@@ -130,7 +144,8 @@ def _of_run(text: str, weights: str | None, data: Dataset | None) -> Original:
         plan = space.plan(arch)
         shape = (plan.input_channels, *plan.input_size)
         source = {"architecture": run.record(BEST)}
-    source |= {"network": text, "classes": None, "shape": list(shape)}
+    # its name alone, for it is told of, and the source is passed on with the network
+    source |= {"network": Path(text).name, "classes": None, "shape": list(shape)}
     stored = config_of(run)["data"]
     original = Original(text, prepare(module).eval(), shape, source, of_run(stored), trained=True)
     _check(original, data)

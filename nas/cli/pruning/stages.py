@@ -168,7 +168,7 @@ def cost_of(job: PruneJob, module: nn.Module, latency: Metric | None) -> Cost:
 
 def _architecture(job: PruneJob, choices: dict[str, Any]) -> Architecture:
     """A cut network as values: the units that each group keeps, and the blocks that were removed."""
-    return Architecture(f"prune:{job.original.name}@1", choices)
+    return Architecture(f"prune:{job.original.identity}@1", choices)
 
 
 # -- training

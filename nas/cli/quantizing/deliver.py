@@ -32,6 +32,7 @@ from nas.cli.quantizing.where import costly_of, where_of
 from nas.cli.scoring import accuracy_of, file_answers, opened_in, scored_in, scores_row
 from nas.cost.recount import recount
 from nas.evaluation.answers import Answers
+from nas.report.portable import near_values
 from nas.rundir import RunDir
 from nas.runtimes import named
 from nas.trial import Trial
@@ -151,7 +152,11 @@ def _stored(job: QuantizeJob, run: RunDir, trial: Trial) -> Stored:
 def _written(job: QuantizeJob, run: RunDir, clock: Clock, stored: Stored, folder: Path) -> dict[str, Metric]:
     """Write the files; returns the times of the file beside the original's, none where no runtime runs its formats."""
     about = {**stored.about, "key": stored.architecture.key, "simulated": not is_real(stored.scheme)}
-    described = {**stored.architecture.to_json(), "key": stored.architecture.key, "data": run.config["data"]}
+    described = {
+        **stored.architecture.to_json(),
+        "key": stored.architecture.key,
+        "data": near_values(run.config["data"], folder),
+    }
     write_files(folder, stored.module, described, verification_images(job)[:1])
     files.replace(folder / QUANTIZATION, files.to_json(about))
     if about["simulated"]:

@@ -177,7 +177,7 @@ def _recorded(job: QuantizeJob, run: RunDir, arch: Architecture, scheme: Scheme,
 def _architecture(job: QuantizeJob, scheme: Scheme, method: str) -> Architecture:
     """A quantized network as values: the formats of each layer, and how it was made."""
     layers = {name: f"w{scheme.weights[name]}a{scheme.inputs[name]}" for name in scheme.weights}
-    return Architecture(f"quantize:{job.original.name}@1", {**layers, "method": method})
+    return Architecture(f"quantize:{job.original.identity}@1", {**layers, "method": method})
 
 
 def _scores(job: QuantizeJob, module: nn.Module) -> dict[str, float]:
