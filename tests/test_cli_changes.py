@@ -1,9 +1,10 @@
 """A training that diverged is resumed with another learning rate, which config.json and the report then tell."""
 
+import pytest
 import report_run
 
 from nas.cli.changes import how_to_resume, record_changes
-from nas.errors import TrainingDiverged
+from nas.errors import InvalidSetting, TrainingDiverged
 from nas.report.contents import read_contents
 from nas.report.digest import report_markdown
 from nas.report.page import report_html
@@ -13,8 +14,8 @@ OPTIONS = {"lr": None, "clip_norm": 5.0, "train_precision": "auto", "trials": 40
 
 
 def test_a_change_is_recorded_and_told(tmp_path, caplog):
-    with report_run.start(tmp_path / "run", options=OPTIONS, training={"lr": 0.1}) as run:
-        report_run.finish(run)
+    config = report_run.config(command="train", options=OPTIONS, training={"lr": 0.1})
+    with RunDir.create("train", config, tmp_path / "run") as run:
         asked = {"options": {**OPTIONS, "lr": 0.01}, "training": {"lr": 0.01}}
         record_changes(run, asked)
         record_changes(run, asked)  # resumed again: nothing is new
@@ -25,9 +26,18 @@ def test_a_change_is_recorded_and_told(tmp_path, caplog):
             {"option": "train_precision", "from": "auto", "to": "fp32"},
         ]
         assert run.config["options"]["lr"] == 0.01 and run.config["training"]["lr"] == 0.01
+        for trial in report_run.trials():
+            run.append_trial(trial.to_json())
         contents = read_contents(run)
     told = "lr from its default to 0.01, train_precision from auto to fp32"
     assert f"- changed on resume: {told}" in report_markdown(contents) and told in report_html(contents)
+
+
+def test_a_training_that_is_over_is_not_changed(tmp_path):
+    with report_run.start(tmp_path / "run", options=OPTIONS, training={"lr": 0.1}) as run:
+        with pytest.raises(InvalidSetting, match="--lr: the training of .* is over"):
+            record_changes(run, {"options": {**OPTIONS, "lr": 0.01}})
+        assert "changes" not in run.config
 
 
 def test_the_advice_is_a_command(tmp_path):
