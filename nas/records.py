@@ -18,6 +18,7 @@ from nas.errors import CorruptRun
 from nas.kinds import KINDS
 
 REMEDY = "restore it or start a new run"
+DEEPEST = 64  # objects and lists in each other; a chain of passes nests a few
 
 
 class Record(dict):
@@ -64,9 +65,17 @@ def checked(content: object, kind: Any, where: str) -> Record:  # noqa: ANN401 -
     """`content` as a record of a kind, None for any object. Raises CorruptRun with the field that is wrong."""
     if not isinstance(content, dict):
         raise CorruptRun(f"{where} is {type(content).__name__} and no JSON object; {REMEDY}")
+    check_record(content, kind or dict[str, Any], where)
     try:
-        msgspec.convert(content, kind or dict[str, Any])
         return _recorded(content, where)
+    except (RecursionError, OverflowError) as error:
+        raise CorruptRun(f"{where} is nested too deeply, or has numbers too large; {REMEDY}") from error
+
+
+def check_record(content: object, kind: Any, where: str) -> None:  # noqa: ANN401 - a type
+    """Raise CorruptRun with the field that does not have the type that it has in `kind`."""
+    try:
+        msgspec.convert(content, kind)
     except msgspec.ValidationError as error:
         reason, _, field = str(error).partition(" - at ")
         raise CorruptRun(f"{where} is spoiled: {reason} at {field.strip('`') or 'the top'}; {REMEDY}") from error
@@ -76,11 +85,13 @@ def checked(content: object, kind: Any, where: str) -> Record:  # noqa: ANN401 -
         raise CorruptRun(f"{where} is nested too deeply, or has numbers too large; {REMEDY}") from error
 
 
-def _recorded(value: Any, where: str) -> Any:  # noqa: ANN401 - JSON
+def _recorded(value: Any, where: str, depth: int = 0) -> Any:  # noqa: ANN401 - JSON
+    if depth > DEEPEST:
+        raise RecursionError
     if isinstance(value, dict):
-        return Record({name: _recorded(item, where) for name, item in value.items()}, where)
+        return Record({name: _recorded(item, where, depth + 1) for name, item in value.items()}, where)
     if isinstance(value, list):
-        return [_recorded(item, where) for item in value]
+        return [_recorded(item, where, depth + 1) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         raise OverflowError
     return value

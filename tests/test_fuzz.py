@@ -8,6 +8,7 @@ import pytest
 import report_run
 
 from benchmarks.fuzz import attack, changed, mutated, outcome, readers
+from nas.cli.settings import Settings, of_run
 from nas.errors import CorruptRun
 from nas.records import KINDS, read_record, read_records
 from nas.report.contents import read_contents
@@ -114,3 +115,19 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "trials.jsonl")
     with pytest.raises(OSError, match="no regular file"):
         read_records(tmp_path / "trials.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"trials": "5"}, r"Expected `int`, got `str` at \$.trials"),
+        ({"budget": "3MFLOPs"}, r"at \$.budget"),
+        ({"lr": [0.1]}, r"at \$.lr"),
+        ({"widen": 1}, "has the unknown 'widen'"),
+    ],
+)
+def test_options_of_a_run_are_those_of_its_command(tmp_path, change, said):
+    options = json.loads(json.dumps({**Settings().to_json(), **change}))
+    RunDir.create("search", {"command": "search", "options": options}, out=tmp_path / "run").close()
+    with pytest.raises(CorruptRun, match=said):
+        of_run(RunDir.read(tmp_path / "run"), Settings)

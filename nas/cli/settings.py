@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import typer
 
-from nas.errors import InvalidSetting
-from nas.rundir import RUNS, RunDir, latest
+from nas.cli.limits import check_options
+from nas.errors import CorruptRun, InvalidSetting
+from nas.records import REMEDY, check_record
+from nas.rundir import CONFIG, RUNS, RunDir, latest
 
 # what a search takes from the run whose supernet it searches
 FROM_SUPERNET = tuple(
@@ -87,7 +89,7 @@ def read(ctx: typer.Context, command: str, kind: type[S]) -> tuple[S, Path | Non
             raise InvalidSetting(f"{run.path} is a run of `nas {run.config.get('command')}`, not of `nas {command}`")
         stored = stored_options(run) | {n: explicit[n] for n in (*OF_THE_MACHINE, *OF_THE_TRAINING) if n in explicit}
         _refuse_others(stored, explicit, f"{run.path} was started with")
-        return kind(**{n: _plain(v) for n, v in stored.items()}), run.path
+        return as_kind(kind, stored, run), run.path
     if values.get("supernet"):
         options = stored_options(RunDir.read(Path(values["supernet"])))
         if options["supernet"]:
@@ -104,6 +106,17 @@ def read(ctx: typer.Context, command: str, kind: type[S]) -> tuple[S, Path | Non
 def of_run(run: RunDir, kind: Callable[..., S], device: str | None = None) -> S:
     """The settings that a run was started with, on its device or on another one."""
     stored = stored_options(run) | ({"device": device} if device else {})
+    return as_kind(kind, stored, run)
+
+
+def as_kind(kind: Callable[..., S], stored: Mapping[str, Any], run: RunDir) -> S:
+    """Settings out of a run. Raises CorruptRun for what no option can be, InvalidSetting for a number out of its range."""
+    where = f"{str(run.path / CONFIG)!r}, options"
+    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    if unknown := sorted(set(stored) - known):
+        raise CorruptRun(f"{where} has the unknown {unknown[0]!r}; {REMEDY}")
+    check_record(dict(stored), kind, where)
+    check_options(stored)
     return kind(**{name: _plain(value) for name, value in stored.items()})
 
 

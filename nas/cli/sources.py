@@ -26,7 +26,9 @@ from nas.cli.trust import PREFIX, require
 from nas.cost.onnx_plan import onnx_plan
 from nas.cost.trace import trace
 from nas.errors import InvalidSetting, NasError
+from nas.kinds import Described
 from nas.plan import Plan
+from nas.records import checked
 from nas.report.passes import COMPRESS, pass_runs
 from nas.rundir import CONFIG, RunDir
 
@@ -207,7 +209,8 @@ def architecture_of(text: str) -> tuple[SearchSpace, Architecture]:
     if colon and Path(run).is_dir():
         return _trial(RunDir.read(Path(run)), key)
     if path.suffix == ".json":
-        return _described(_read_json(path), text)
+        stored = _read_json(path)
+        return _described(checked(stored, Described, repr(text)) if isinstance(stored, dict) else stored, text)
     raise InvalidSetting(f"network {text!r} was not understood{_hint(text)}; expected {FORMS}")
 
 
