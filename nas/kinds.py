@@ -199,6 +199,7 @@ Summary = _record(
     original=Original,
     unchanged=bool,
     left_out=list[str],
+    slower=str,
     latency=Metrics,
     quantization=Quantization,
     passes=_many(Pass),

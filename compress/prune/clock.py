@@ -62,9 +62,9 @@ def features(plan: Plan, block: int) -> dict[str, float]:
     return dict(found)
 
 
-def probes(widths: WidthModel, round_to: int, least: float, seed: int) -> dict[str, Plan]:
+def probes(widths: WidthModel, round_to: int, least: float, seed: int, exact: bool = False) -> dict[str, Plan]:
     """Plans of the network at some widths, by a name that tells which."""
-    problem = Problem(widths.groups, {g.name: np.ones(g.width) for g in widths.groups}, widths, (), round_to, least)
+    problem = Problem(widths.groups, {g.name: np.ones(g.width) for g in widths.groups}, widths, (), round_to, least, exact)
     keeps: dict[str, Keep] = {"whole": problem.whole}
     for level in LEVELS:
         keeps[f"all {level}"] = {g.name: problem.nearest(g.name, level * g.width) for g in widths.groups}

@@ -190,7 +190,7 @@ def result(network: Growing, budgets: Sequence[Budget], recipe: Recipe) -> tuple
     """
     subject = _shorter(network)
     scores = {group.name: network.scores[group.name] for group in subject.groups}
-    problem = Problem(subject.groups, scores, subject.widths, tuple(budgets), recipe.round_to, recipe.least)
+    problem = Problem(subject.groups, scores, subject.widths, tuple(budgets), recipe.round_to, recipe.least, recipe.exact)
     keep = settle(problem, {name: problem.nearest(name, int((values > 0).sum())) for name, values in scores.items()})
     if not problem.fits(keep):  # what breaks no budget now is nothing to complain of
         replace(problem, budgets=tuple(b for b in budgets if b.check(subject.cost))).check()

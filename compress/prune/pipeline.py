@@ -44,7 +44,8 @@ class Recipe:
     """What goes, where, and in how many steps. Raises InvalidSetting for names that are not known and numbers out of range.
 
     `importance` is of IMPORTANCES, `allocation` of ALLOCATIONS; "auto" for both is what the data allow. Channels are kept in
-    multiples of `round_to`, of each group at least the share `least`. `depth` lets whole residual blocks go; `compensate`
+    multiples of `round_to` (always if that is `exact`, else where a budget is hit with it), of each group at least the share
+    `least`. `depth` lets whole residual blocks go; `compensate`
     solves the weights of what reads the cut channels anew (see compress.prune.compensation).
     """
 
@@ -56,6 +57,7 @@ class Recipe:
     depth: bool = False
     compensate: bool = True
     seed: int = 0
+    exact: bool = False
 
     def __post_init__(self) -> None:
         for name, known in (("importance", IMPORTANCES), ("allocation", ALLOCATIONS)):
@@ -170,7 +172,7 @@ def ranked(subject: Subject, recipe: Recipe, calibration: Calibration, report: R
 
 
 def _curves(subject: Subject, ranking: Ranking, recipe: Recipe, calibration: Calibration, report: Report) -> Curves:
-    problem = Problem(subject.groups, ranking.scores, subject.widths, (), recipe.round_to, recipe.least)
+    problem = Problem(subject.groups, ranking.scores, subject.widths, (), recipe.round_to, recipe.least, recipe.exact)
     order = {name: np.argsort(values, kind="stable").tolist() for name, values in ranking.scores.items()}
     cut_off = partial(compensated, known=ranking.moments)
     found: Curves = {}
@@ -212,7 +214,7 @@ def possible(subject: Subject, budgets: Sequence[Budget], recipe: Recipe) -> Non
     """Make sure that cuts keep absolute budgets, before anything is measured. Raises InvalidBudget, InfeasibleBudget."""
     scores = {group.name: np.zeros(group.width) for group in subject.groups}
     if due := _due(subject, budgets):
-        Problem(subject.groups, scores, subject.widths, due, recipe.round_to, recipe.least).check()
+        Problem(subject.groups, scores, subject.widths, due, recipe.round_to, recipe.least, recipe.exact).check()
 
 
 def allocated(subject: Subject, ranking: Ranking, budgets: Sequence[Budget], recipe: Recipe) -> Keep:
@@ -229,6 +231,7 @@ def allocated(subject: Subject, ranking: Ranking, budgets: Sequence[Budget], rec
         due or tuple(budgets),
         recipe.round_to,
         recipe.least,
+        recipe.exact,
         ranking.curves if name in CURVED else {},
     )
     return ALLOCATIONS[name](problem)

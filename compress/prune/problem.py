@@ -26,8 +26,9 @@ class Problem:
     """Groups that may be cut, what their units are worth, and what the network may cost afterwards.
 
     `scores` are the importances of the units of each group, shape (width,). Groups of `widths` that are not in `groups` stay
-    whole. Budgets are absolute. Channels are kept in multiples of `round_to` where a group is wide enough for that, and of
-    every group at least the share `least`. `curves` are distortions or losses of the network by the units that one group
+    whole. Budgets are absolute. Channels are kept in multiples of `round_to`, where groups are wide enough for that and
+    budgets are hit with it, or always if that is `exact`: then a group that has no such multiple stays whole. Of every group
+    at least the share `least` is kept. `curves` are distortions or losses of the network by the units that one group
     keeps, where they were measured: of all groups or of none; without them, what is lost is the importance of the units.
     """
 
@@ -37,6 +38,7 @@ class Problem:
     budgets: tuple[Budget, ...]
     round_to: int = 8
     least: float = 0.1
+    exact: bool = False
     curves: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     _known: dict[tuple[int, ...], np.ndarray] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -72,9 +74,11 @@ class Problem:
         if broken:
             has = " and ".join(format_value(b.metric, value) for b, value in broken)
             nearest = " ".join(nearest_budget(b.metric, value / b.aim) for b, value in broken)
+            steps = f" in multiples of {self.round_to} channels" if self.exact and self.round_to > 1 else ""
             raise InfeasibleBudget(
-                f"no cut keeps {' and '.join(b.text for b, _ in broken)}: the smallest, {self.least:.0%} of each of "
+                f"no cut{steps} keeps {' and '.join(b.text for b, _ in broken)}: the smallest, {self.least:.0%} of each of "
                 f"{len(self.groups)} groups, has {has}; the nearest feasible budget is {nearest}"
+                f"{', or give a smaller --round-to' if steps else ''}"
             )
 
     def _judged(self, keep: Mapping[str, int]) -> list[tuple[Budget, float]]:
@@ -103,8 +107,9 @@ class Problem:
         """Options with steps of that part of the usual ones, where a group can be cut so finely."""
         found = {}
         for group in self.groups:
-            step = self.steps[group.name] // group.multiple_of
-            found[group.name] = self._multiples(group, step // math.gcd(step, divisor) * group.multiple_of)
+            least = self._exactly(group) if self.exact else group.multiple_of
+            step = self.steps[group.name] // least
+            found[group.name] = self._multiples(group, step // math.gcd(step, divisor) * least)
         return found
 
     @cached_property
@@ -123,14 +128,22 @@ class Problem:
 
     def _step(self, group: Group) -> int:
         """Steps of `round_to` channels, smaller in a narrow group and larger in a very wide one."""
+        step = self._exactly(group) if self.exact else self._about(group)
+        while step * MOST_STEPS < group.width:
+            step *= 2
+        return step
+
+    def _about(self, group: Group) -> int:
         channels = next(len(member.units[0]) for member in group.members if member.side == OUT)
         units = self.round_to // math.gcd(self.round_to, channels)
         while units > 1 and math.lcm(units, group.multiple_of) * FEWEST_STEPS > group.width:
             units //= next(p for p in range(2, units + 1) if units % p == 0)
-        step = math.lcm(units, group.multiple_of)
-        while step * MOST_STEPS < group.width:
-            step *= 2
-        return step
+        return math.lcm(units, group.multiple_of)
+
+    def _exactly(self, group: Group) -> int:
+        """The fewest units whose channels are a multiple of `round_to` in every layer that writes them."""
+        channels = {len(member.units[0]) for member in group.members if member.side == OUT}
+        return math.lcm(group.multiple_of, *(self.round_to // math.gcd(self.round_to, number) for number in channels))
 
     def _multiples(self, group: Group, step: int) -> tuple[int, ...]:
         first = step * max(1, math.ceil(self.least * group.width / step - 1e-9))

@@ -48,7 +48,14 @@ Depth = Annotated[bool, typer.Option("--depth", help="Let whole residual blocks 
 Compensate = Annotated[
     bool, typer.Option("--compensate/--no-compensate", help="Solve the weights that read cut channels anew (least squares).")
 ]
-RoundTo = Annotated[int, typer.Option(min=1, help="Keep channels in multiples of this.")]
+RoundTo = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Keep channels in multiples of this; layers without such a multiple stay whole.",
+        show_default="8, finer where a budget needs it, 16 where that is faster",
+    ),
+]
 Least = Annotated[float, typer.Option(help="Least share of its channels that a layer keeps.")]
 MaxDrop = Annotated[float, typer.Option(min=0, help="Of a --sweep without --budget: points of accuracy that may be lost.")]
 Data = Annotated[

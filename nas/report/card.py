@@ -80,7 +80,8 @@ def _opening(summary: Json, config: Json) -> str:
     numbers = [f"{show('macs', metrics['macs'])} (multiply-adds)"] if "macs" in metrics else []
     scores = ("val_accuracy", "test_accuracy")
     numbers += [f"{_scored(summary, m, metrics[m])} {name_of(m)}" for m in scores if m in metrics]
-    return f"An image classifier{about}, {_origin(summary, config)} by netcarver: {', '.join(numbers)}."
+    slower = f"\n\nIt is not faster: {text(summary['slower'])}." if summary.get("slower") else ""
+    return f"An image classifier{about}, {_origin(summary, config)} by netcarver: {', '.join(numbers)}.{slower}"
 
 
 def _origin(summary: Json, config: Json) -> str:

@@ -73,7 +73,8 @@ def _original(contents: Contents) -> str:
         for n in names
     ]
     left_out = "".join(f"\n\nLeft out: {text(reason)}" for reason in contents.pruning.left_out)
-    return f"{text(contents.pruning.name)}\n\n{table(('metric', 'original', 'now', 'change'), rows)}{left_out}"
+    slower = f"\n\nNot faster: {text(contents.pruning.slower)}." if contents.pruning.slower else ""
+    return f"{text(contents.pruning.name)}\n\n{table(('metric', 'original', 'now', 'change'), rows)}{slower}{left_out}"
 
 
 def _front(contents: Contents) -> str:

@@ -42,7 +42,7 @@ class Kept:
 class Pruning:
     """What was made of the original: its name and metrics, stages by network, and what a pruned network kept.
 
-    `left_out` says of each level of a sweep that no cut keeps, why.
+    `left_out` says of each level of a sweep that no cut keeps, why; `slower` that the network is not faster, where it is so.
     """
 
     name: str
@@ -51,6 +51,7 @@ class Pruning:
     kept: tuple[Kept, ...]
     removed: tuple[str, ...]
     left_out: tuple[str, ...] = ()
+    slower: str = ""
 
 
 def read_pruning(run: RunDir, summary: Mapping[str, Any], best: Mapping[str, Any]) -> Pruning | None:
@@ -69,7 +70,9 @@ def read_pruning(run: RunDir, summary: Mapping[str, Any], best: Mapping[str, Any
     stages = (Stage(x["key"], x["stage"], x["scores"].get("val_accuracy")) for x in run.read_lines(STAGES))
     name = str(original.get("name") or config.get("options", {}).get("network", ORIGINAL))
     left_out = tuple(str(trial["error"]) for trial in trials if trial["state"] == "infeasible")
-    return Pruning(name, {**metrics, **original.get("metrics", {})}, tuple(stages), kept, removed, left_out)
+    return Pruning(
+        name, {**metrics, **original.get("metrics", {})}, tuple(stages), kept, removed, left_out, str(summary.get("slower", ""))
+    )
 
 
 def _are_units(width: object, kept: object) -> bool:

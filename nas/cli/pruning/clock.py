@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import hypot
 from pathlib import Path
 
 import torch
@@ -11,12 +12,12 @@ import torch.nn as nn
 
 from compress.export import write_format
 from compress.prune.clock import LATENCY, TimeModel, fit, probes
-from compress.prune.pipeline import Subject
+from compress.prune.pipeline import Recipe, Subject
 from nas.budget import Budget, Metric
 from nas.cli.progress import bar, log
 from nas.cli.pruning.job import PruneJob
 from nas.cli.timing import FORMATS
-from nas.cost.measure import MeasureSettings
+from nas.cost.measure import BUSY, MeasureSettings
 from nas.latency.bench import Bench
 from nas.plan import Plan
 from nas.runtimes import named
@@ -26,6 +27,9 @@ from nas.torch_seeding import generator
 QUICK = MeasureSettings(rounds=7, extra_rounds=7, least_calls=1, settling_calls=1, steady_within=0.2, most_warmups=8)
 AT_ONCE = 8
 WHOLE = "whole"
+WIDE = 16
+# of the original's time: what is not below it is nothing to wait for
+NO_FASTER = 0.95
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,25 @@ class SideBySide:
     def ratio(self) -> float:
         """What part of the original's time the cut network takes."""
         return self.cut.value / self.original.value
+
+    @property
+    def spread(self) -> float:
+        """How far that part is off, from the spread of both times."""
+        return self.ratio * hypot(*((m.spread or 0.0) / m.value for m in (self.original, self.cut)))
+
+    def slower(self, macs: float, recipe: Recipe) -> str:
+        """What is to be said of a network with `macs` of the original's multiply-adds that is not faster; else nothing.
+
+        On a busy machine both times were disturbed alike, and what is beyond the spread of their ratio is said all the same.
+        """
+        busy = any(BUSY in m.context for m in (self.original, self.cut))
+        if macs >= 1 or self.ratio <= (1 + self.spread if busy else NO_FASTER):
+            return ""
+        wider = "" if recipe.exact and recipe.round_to % WIDE == 0 else f", or give --round-to {WIDE}"
+        return (
+            f"{macs:.0%} of the multiply-adds, and {self.ratio:.0%} of the original's time (±{self.spread:.0%}): kernels work "
+            f"on blocks of channels, and these widths fall between them; ask for time, such as --budget 60%latency{wider}"
+        )
 
 
 @dataclass
@@ -77,8 +100,8 @@ class Clock:
 
 def time_model(job: PruneJob, subject: Subject) -> TimeModel:
     """Time the network at some widths, and fit what tells the time at others. Raises InvalidSetting if it cannot."""
-    settings = job.settings
-    plans = probes(subject.widths, settings.round_to, settings.least, settings.seed)
+    recipe = job.recipe
+    plans = probes(subject.widths, recipe.round_to, recipe.least, recipe.seed, recipe.exact)
     whole, others = plans[WHOLE], [name for name in plans if name != WHOLE]
     bench, reference = replace(job.bench, measuring=QUICK), 0.0
     times: dict[str, float] = {}

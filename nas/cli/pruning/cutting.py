@@ -13,6 +13,7 @@ from compress.prune.pipeline import (
     Calibration,
     Pruned,
     Ranking,
+    Recipe,
     Report,
     Subject,
     allocated,
@@ -25,7 +26,7 @@ from compress.prune.pipeline import (
 from compress.prune.widths import Latency
 from nas.budget import Budget, Cost, check, format_value
 from nas.cli.progress import Bar, bar, log
-from nas.cli.pruning.clock import Clock, SideBySide, on_time, time_model
+from nas.cli.pruning.clock import NO_FASTER, Clock, SideBySide, on_time, time_model
 from nas.cli.pruning.job import Aim, PruneJob, calibration_of
 from nas.cost.recount import state_bytes
 from nas.errors import InfeasibleBudget, InvalidBudget, InvalidSetting
@@ -35,6 +36,8 @@ from nas.numbers import rounded
 HEADROOM = 0.97
 CLOSE = 0.95
 ATTEMPTS = 5
+# channels that kernels work on at once; other widths are taken only where they take clearly less time than the first ones
+BLOCKS, CLEARLY = (16, 8), 0.95
 # the weights as stored have a header, which grows with the digits of shapes
 STORED = 0.998
 
@@ -99,8 +102,9 @@ def cut_to(workshop: Workshop, aim: Aim) -> tuple[Pruned, SideBySide]:
     timed = on_time(aim.budgets)
     others = absolute_budgets(workshop, tuple(b for b in aim.budgets if b is not timed))
     if timed is None:
-        found = _cut(_start(workshop, workshop.subject, others), others)
-        return found, workshop.clock.side_by_side(found.module)
+        start = _start(workshop, workshop.subject, others)
+        found = _cut(start, others, workshop.job.recipe)
+        return _fastest(start, others, (found, workshop.clock.side_by_side(found.module)))
     subject = workshop.timed_subject
     whole = subject.cost.metrics[LATENCY].value
     share = timed.limit if timed.relative else _share(workshop, timed)
@@ -111,7 +115,7 @@ def cut_to(workshop: Workshop, aim: Aim) -> tuple[Pruned, SideBySide]:
     for attempt in range(1, ATTEMPTS + 1):
         budget = replace(planned_for, limit=planned_for.limit / correction)
         try:
-            found = _cut(start, (*others, budget))
+            found = _cut(start, (*others, budget), workshop.job.recipe)
         except (InfeasibleBudget, InvalidBudget):
             if not tries:
                 raise
@@ -184,8 +188,25 @@ def _start(workshop: Workshop, subject: Subject, budgets: tuple[Budget, ...]) ->
         return Start(workshop, shortened(subject, budgets, workshop.job.recipe, workshop.calibration, report))
 
 
-def _cut(start: Start, budgets: tuple[Budget, ...]) -> Pruned:
-    workshop, recipe = start.workshop, start.workshop.job.recipe
+def _fastest(start: Start, budgets: tuple[Budget, ...], first: tuple[Pruned, SideBySide]) -> tuple[Pruned, SideBySide]:
+    """What was cut, or where that is not faster than the original, a cut to widths that kernels take whole, if that is."""
+    workshop, best = start.workshop, first
+    recipe = workshop.job.recipe
+    for block in BLOCKS if not recipe.exact else ():
+        if best[1].ratio <= NO_FASTER:
+            break
+        try:
+            found = _cut(start, budgets, replace(recipe, round_to=block, exact=True))
+        except InfeasibleBudget:  # no such widths within the budget
+            continue
+        times = workshop.clock.side_by_side(found.module)
+        log(f"not faster ({best[1].ratio:.1%} of the original's time); in multiples of {block} channels: {times.ratio:.1%}")
+        best = (found, times) if times.ratio < CLEARLY * best[1].ratio else best
+    return best
+
+
+def _cut(start: Start, budgets: tuple[Budget, ...], recipe: Recipe) -> Pruned:
+    workshop = start.workshop
     with reporting() as report:
         so_far = approached(start.pruned, budgets, recipe, workshop.calibration, report)
     if not check(budgets, so_far.subject.cost):

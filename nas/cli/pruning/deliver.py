@@ -16,11 +16,11 @@ from compress.prune.history import History
 from compress.prune.saved import HISTORY, SOURCE, read_history, read_source
 from compress.verify import VerifyInputs, verify
 from nas import files
-from nas.budget import Budget, excess
+from nas.budget import Budget, Metric, excess
 from nas.cli.checking import comparison_images
 from nas.cli.deliver import BEST, VERIFIED_IMAGES, VERIFY, delivered_row, header, network_row, write_card
 from nas.cli.progress import log
-from nas.cli.pruning.clock import Clock
+from nas.cli.pruning.clock import Clock, SideBySide
 from nas.cli.pruning.job import PruneJob
 from nas.cli.pruning.stages import cost_of, network_of
 from nas.cli.scoring import accuracy_of, scores_row
@@ -61,8 +61,19 @@ def deliver_pruned(job: PruneJob, run: RunDir, clock: Clock, trials: Sequence[Tr
         "trials": len(trials),
         "left_out": [t.error for t in trials if t.state == "infeasible"],
     }
+    if slower := slower_words(job, verdict, original, trial):
+        summary["slower"] = slower
     write_card(folder, summary, run.config, verdict)
     return summary
+
+
+def slower_words(job: PruneJob, verdict: Mapping[str, Any], original: Trial, trial: Trial) -> str:
+    """That the delivered file is not faster than the original, where it is so; both were timed side by side."""
+    timed = verdict["metrics"].get("latency_ms")
+    if timed is None:
+        return ""
+    times = SideBySide(*(Metric(**metric) for metric in (verdict["original"]["latency_ms"], timed)))
+    return times.slower(trial.cost.values()["macs"] / original.cost.values()["macs"], job.recipe)
 
 
 def hand_over(job: PruneJob, run: RunDir, clock: Clock, trial: Trial, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -17,16 +17,13 @@ from nas.cli.pruning.deliver import deliver_pruned
 from nas.cli.pruning.job import PruneJob, make_prune_job, prune_configuration
 from nas.cli.pruning.settings import PruneSettings
 from nas.cli.pruning.stages import trials_of
-from nas.cli.running import concluded, was_busy, working
+from nas.cli.running import concluded, working
 from nas.cli.scoring import shown
 from nas.cli.settings import read
 from nas.cli.telling import tell_data
 from nas.errors import InvalidSetting
 from nas.report.words import show
 from nas.rundir import RunDir
-
-# of the original's time: what is not below it is nothing to wait for
-NO_FASTER = 0.95
 
 
 def run_prune(ctx: typer.Context) -> None:
@@ -88,9 +85,5 @@ def announce(run: RunDir, summary: dict[str, Any]) -> None:
         log(f"  left out: {reason}")
     for row in summary["budget"]:
         log(f"  {row['text']:<14} {'kept' if row['ok'] else 'BROKEN'}")
-    slower = after["latency_ms"] > NO_FASTER * before["latency_ms"]
-    if slower and after["macs"] < before["macs"] and not was_busy(run, summary):
-        log(
-            "warning: fewer multiply-adds, and not faster: kernels work on blocks of channels (16 for many), and these widths "
-            "fall between them; ask for time, such as --budget 60%latency, or give --round-to 16"
-        )
+    if summary.get("slower"):
+        log(f"warning: {summary['slower']}")

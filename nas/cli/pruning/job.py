@@ -33,6 +33,8 @@ LABELLED = (6e10, 64, 512)
 CURVES = (6e10, 32, 512)
 NORMS = (5e11, 128, 2048)
 BATCH = 128
+# channels are kept in multiples of so many where nothing is asked for, and finer ones where a budget is hit by them alone
+ROUND_TO = 8
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,8 @@ def setting_of(s: PruneSettings) -> Setting:
 
 def recipe_of(s: PruneSettings) -> Recipe:
     """How a network is cut. Raises InvalidSetting."""
-    return Recipe(s.importance, s.allocation, s.steps, s.round_to, s.least, s.depth, s.compensate, s.seed)
+    exact = s.round_to is not None
+    return Recipe(s.importance, s.allocation, s.steps, s.round_to or ROUND_TO, s.least, s.depth, s.compensate, s.seed, exact)
 
 
 def calibration_of(job: PruneJob) -> Calibration:

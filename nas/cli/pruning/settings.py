@@ -20,7 +20,7 @@ class PruneSettings(ExistingSettings):
     steps: int = 1
     depth: bool = False
     compensate: bool = True
-    round_to: int = 8
+    round_to: int | None = None
     least: float = 0.1
     sparsity: float | None = None
     pattern: str = "global"

@@ -36,6 +36,8 @@ def original(contents: Contents) -> Section | None:
     if len(known) > 1:
         stages = [[escape(s.name), number("val_accuracy", s.val_accuracy)] for s in known]
         content += "<h3>Accuracy after each stage</h3>" + table("Stages", ["stage", "#validation accuracy"], stages)
+    if pruning.slower:
+        content += f"<p>Not faster: {escape(pruning.slower)}.</p>"
     if pruning.left_out:
         content += "<h3>Levels that were left out</h3>" + "".join(f"<p>{escape(reason)}</p>" for reason in pruning.left_out)
     return Section("original", f"Original: {escape(pruning.name)}", content)
