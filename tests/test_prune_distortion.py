@@ -27,6 +27,10 @@ def batches():
     return [images(n, 3, 5, 5, seed=n) for n in (7, 4)]
 
 
+def silencing(module, order):
+    return lambda group, kept: silenced(module, [(group, order[group.name][: group.width - kept])])
+
+
 def by_hand(network: nn.Module, x: Tensor, gone: tuple[int, ...]) -> Tensor:
     """Divergences of images (N,) without some channels, with norms on the statistics of these images."""
     conv, norm, _, last, *_ = network
@@ -41,7 +45,7 @@ def by_hand(network: nn.Module, x: Tensor, gone: tuple[int, ...]) -> Tensor:
 
 @torch.no_grad()
 def test_a_curve_is_the_divergence_of_the_outputs(network, batches):
-    ((name, curve),) = curves(network, [GROUP], OPTIONS, ORDER, batches)
+    ((name, curve),) = curves(network, [GROUP], OPTIONS, batches, silencing(network, ORDER)).items()
     assert name == "0" and curve[WIDTH] == 0 and sorted(curve) == list(range(1, WIDTH + 1))
     for kept in range(1, WIDTH):
         expected = torch.cat([by_hand(network, x, ORDER["0"][: WIDTH - kept]) for x in batches]).mean()
@@ -51,12 +55,12 @@ def test_a_curve_is_the_divergence_of_the_outputs(network, batches):
 def test_what_is_cut_off_may_be_made_up_for(network, batches):
     asked = []
 
-    def cut_off(module, cuts):
-        asked.extend((group.name, tuple(units)) for group, units in cuts)
+    def cut_off(group, kept):
+        asked.append((group.name, kept))
         return {}
 
-    ((_, curve),) = curves(network, [GROUP], OPTIONS, ORDER, batches, cut_off)
-    assert asked == [("0", ORDER["0"][: WIDTH - kept]) for kept in range(1, WIDTH)]
+    ((_, curve),) = curves(network, [GROUP], OPTIONS, batches, cut_off).items()
+    assert list(dict.fromkeys(asked)) == [("0", kept) for kept in range(1, WIDTH)]
     assert curve == dict.fromkeys(range(1, WIDTH + 1), 0.0)
 
 
@@ -66,15 +70,17 @@ def test_few_points_of_many_options():
     wide = nn.Sequential(nn.Conv2d(3, width, 1), nn.Conv2d(width, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     groups = [Group("0", width, (Member("0", OUT, units), Member("1", IN, units)))]
     order = {"0": tuple(range(width))}
-    ((_, curve),) = curves(wide, groups, {"0": tuple(range(4, width + 1))}, order, [images(2, 3, 2, 2)])
+    ((_, curve),) = curves(
+        wide, groups, {"0": tuple(range(4, width + 1))}, [images(2, 3, 2, 2)], silencing(wide, order)
+    ).items()
     assert len(curve) == POINTS + 1 and {4, width - 1, width} <= curve.keys()
-    ((_, alone),) = curves(wide, groups, {"0": (width,)}, order, [images(2, 3, 2, 2)])
+    ((_, alone),) = curves(wide, groups, {"0": (width,)}, [images(2, 3, 2, 2)], silencing(wide, order)).items()
     assert alone == {width: 0.0}
 
 
 def test_the_module_is_left_as_it_is(network, batches):
     before = {name: tensor.clone() for name, tensor in network.state_dict().items() if "num_batches" not in name}
-    list(curves(network, [GROUP], OPTIONS, ORDER, batches))
+    curves(network, [GROUP], OPTIONS, batches, silencing(network, ORDER))
     assert not any(part.training for part in network.modules()) and network[1].momentum == 0.1
     assert all(torch.equal(network.state_dict()[name], tensor) for name, tensor in before.items())
 

@@ -279,7 +279,7 @@ class Fixed(nn.Module):
 
 
 def test_nothing_to_cut():
-    with pytest.raises(InvalidSetting, match="nothing of Fixed can be cut: every channel reaches"):
+    with pytest.raises(InvalidSetting, match="nothing of Fixed can be cut; what holds its channels: every channel reaches"):
         analysed(Fixed(), EXAMPLE)
 
 

@@ -17,7 +17,7 @@ from compress.prune.allocation import ALLOCATIONS
 from compress.prune.attention import prepare
 from compress.prune.compensation import Moments, compensated, moments
 from compress.prune.dependencies import analyse, holders, remove
-from compress.prune.distortion import Curves, curves
+from compress.prune.distortion import Curves, curves, divided
 from compress.prune.evidence import Batch, Evidence, gather
 from compress.prune.execution import FAILURES, reason
 from compress.prune.groups import Cut, Group, groups_after, joined
@@ -37,6 +37,8 @@ from nas.training.loop import autocast
 # what an allocation is told of: the measured curves of the groups
 CURVED = frozenset({"rd", "sensitivity"})
 Report = Callable[[str, int, int], None]
+# features that are kept while curves are measured, in multiples of the most that are alive at once
+FEATURES = 4
 
 
 @dataclass(frozen=True)
@@ -174,13 +176,14 @@ def ranked(subject: Subject, recipe: Recipe, calibration: Calibration, report: R
 def _curves(subject: Subject, ranking: Ranking, recipe: Recipe, calibration: Calibration, report: Report) -> Curves:
     problem = Problem(subject.groups, ranking.scores, subject.widths, (), recipe.round_to, recipe.least, recipe.exact)
     order = {name: np.argsort(values, kind="stable").tolist() for name, values in ranking.scores.items()}
-    cut_off = partial(compensated, known=ranking.moments)
-    found: Curves = {}
+
+    def cut_off(group: Group, kept: int) -> dict[str, Tensor]:
+        return compensated(subject.module, [(group, order[group.name][: group.width - kept])], ranking.moments)
+
+    # the largest features of an image, about once for each part of the network that is kept, in bytes
+    batches = divided(calibration.curves, FEATURES * subject.widths.cost({}, ["peak_bytes"]).metrics["peak_bytes"].value)
     with autocast(calibration.precision, subject.example.device):
-        for name, curve in curves(subject.module, subject.groups, problem.options, order, calibration.curves, cut_off):
-            found[name] = curve
-            report("distortion curves", len(found), len(subject.groups))
-    return found
+        return curves(subject.module, subject.groups, problem.options, batches, cut_off, partial(report, "distortion curves"))
 
 
 def methods(recipe: Recipe, calibration: Calibration) -> tuple[str, str]:

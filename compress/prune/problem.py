@@ -76,7 +76,7 @@ class Problem:
             nearest = " ".join(nearest_budget(b.metric, value / b.aim) for b, value in broken)
             steps = f" in multiples of {self.round_to} channels" if self.exact and self.round_to > 1 else ""
             raise InfeasibleBudget(
-                f"no cut{steps} keeps {' and '.join(b.text for b, _ in broken)}: the smallest, {self.least:.0%} of each of "
+                f"no cut keeps {' and '.join(b.text for b, _ in broken)}{steps}: the smallest, {self.least:.0%} of each of "
                 f"{len(self.groups)} groups, has {has}; the nearest feasible budget is {nearest}"
                 f"{', or give a smaller --round-to' if steps else ''}"
             )
