@@ -49,9 +49,7 @@ def test_options(width, each, multiple_of, round_to, options):
 
 def test_what_cannot_be_kept_is_refused():
     given = replace(problem(RESNET, "30%"), round_to=32, exact=True)
-    with pytest.raises(
-        InfeasibleBudget, match=r"no cut keeps 30% in multiples of 32 channels: .* or give a smaller --round"
-    ):
+    with pytest.raises(InfeasibleBudget, match=r"no cut keeps 30% in multiples of 32 channels: .* or give a smaller --round"):
         given.check()
 
 
