@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -80,12 +81,16 @@ def _effect(
     have = [i for i, n in enumerate(population) if name in n.choices]
     taken = [population[i].choices[name] for i in have]
     options = sorted(set(taken), key=lambda v: (isinstance(v, str), v))
-    groups = np.array([options.index(v) for v in taken])
-    taking = [accuracy[have][groups == i] for i in range(len(options))]
+    place = {option: i for i, option in enumerate(options)}
+    groups = np.array([place[v] for v in taken])
+    # one pass over the networks, for a choice may have as many options as there are
+    ordered = accuracy[have][np.argsort(groups, kind="stable")]
+    taking = np.split(ordered, np.cumsum(np.bincount(groups, minlength=len(options)))[:-1])
     means = [float(values.mean()) for values in taking if len(values) >= FEWEST_OF_OPTION]
     on_front = [n.choices[name] for n in front if name in n.choices]
+    all_taken, front_taken = Counter(taken), Counter(on_front)
     shares = tuple(
-        OptionShare(v, taken.count(v) / len(taken), on_front.count(v) / len(on_front) if on_front else None) for v in options
+        OptionShare(v, all_taken[v] / len(taken), front_taken[v] / len(on_front) if on_front else None) for v in options
     )
     equal = explained(groups, leftover[have]) if leftover is not None else None
     return ChoiceEffect(
