@@ -64,7 +64,8 @@ def own_table(space: SearchSpace, bench: Bench, settings: Settings, run: Path | 
         table.require(bench.target, settings.accept_foreign_table)
         if table.target != bench.target or table.name:
             return _covering(table, space)
-    return completed(bench, start_table(bench, path), space, path)
+    # a path out of a run's files is read, and not written to
+    return completed(bench, start_table(bench, path), space, path if run is None else table_path(bench.target))
 
 
 def _covering(table: LatencyTable, space: SearchSpace) -> LatencyTable:

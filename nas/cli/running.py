@@ -17,6 +17,7 @@ from nas.cli.errors import Interrupted
 from nas.cli.layers import write_layers
 from nas.cli.progress import log
 from nas.cli.scoring import with_errors
+from nas.cli.settings import require_folder
 from nas.cli.signals import was_interrupted
 from nas.cost.measure import BUSY
 from nas.data.dataset import Dataset
@@ -102,6 +103,7 @@ def failures(verdict: Mapping[str, Any]) -> list[str]:
 def data_of(config: Mapping[str, Any]) -> Dataset:
     """The data that a run read, by its configuration. Raises InvalidData."""
     options = config["options"]
+    require_folder(options.get("data_dir"))
     folder = Path(options["data_dir"]) if options.get("data_dir") else None
     return load(DataConfig(options["data"], folder, config["data"]["resolution"], least=1))
 

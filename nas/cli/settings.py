@@ -117,6 +117,7 @@ def as_kind(kind: Callable[..., S], stored: Mapping[str, Any], run: RunDir) -> S
         raise CorruptRun(f"{where} has the unknown {unknown[0]!r}; {REMEDY}")
     check_record(dict(stored), kind, where)
     check_options(stored)
+    require_folder(stored.get("data_dir"))
     return kind(**{name: _plain(value) for name, value in stored.items()})
 
 
@@ -126,6 +127,12 @@ def stored_options(run: RunDir) -> dict[str, Any]:
     done = config.get("augmentation", {})
     earlier = {"flip": done.get("flip"), "crop": done.get("crop_padding")} if done else {}
     return {**earlier, **config["options"]}
+
+
+def require_folder(data_dir: str | None) -> None:
+    """Raise InvalidSetting for a folder of data that a run names and that is not there: none is made that only a file names."""
+    if data_dir is not None and not Path(data_dir).expanduser().is_dir():
+        raise InvalidSetting(f"the run has --data-dir {data_dir!r}, which is no folder here; restore it")
 
 
 def command_line() -> str:
