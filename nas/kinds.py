@@ -92,6 +92,33 @@ Step = _record("Step", name=Key, options=dict[str, Any], bounds=Metrics)
 Recipe = _record("Recipe", network=str, weights=str | None, steps=_many(Step))
 # what a resumed run was told otherwise
 Change = _record("Change", **{"from": Option | None}, option=str, to=Option | None)
+# how the time of a search is divided
+Plan = _record(
+    "Plan",
+    seconds=Time,
+    shared=bool,
+    supernet_steps=Positive | None,
+    trials=Positive,
+    compared_steps=Positive,
+    final_steps=Count | None,
+    estimate=Time,
+    precision=str,
+)
+# a short training that a space was chosen by
+Compared = _record(
+    "Compared",
+    round=Count,
+    family=str,
+    form=str,
+    widths=_many(Size),
+    depth=Size,
+    space=str,
+    key=Key,
+    macs=Number,
+    steps=Positive,
+    step_ms=Time,
+    val_accuracy=Number,
+)
 # config.json
 Config = _record(
     "Config",
@@ -110,6 +137,8 @@ Config = _record(
     data=Data,
     recipe=Recipe,
     changes=_many(Change),
+    plan=Plan,
+    choice=_many(Compared),
 )
 # a line of trials.jsonl
 Trial = _record(
@@ -138,6 +167,8 @@ Timing = _record(
     spread_ms=Number | None,
     context=str,
 )
+# a line of time.jsonl
+Spent = _whole("Spent", stage=str, seconds=Time, steps=Count)
 # a line of stages.jsonl
 Stage = _record("Stage", key=Key, stage=str, scores=Metrics, epochs=Count)
 # a line of cuts.jsonl
@@ -155,6 +186,8 @@ Cut = _record(
 Pass = _record("Pass", number=Count, name=Key, metrics=Metrics, seconds=Number, ok=bool, broken=str, network=str)
 # a network of a summary
 Network = _record("Network", key=Key, architecture=Architecture, metrics=Metrics)
+# a network that was not delivered, and the one that was instead
+Beside = _record("Beside", best=Network, budget=_many(Budget), wins=bool)
 # what a network was made of
 Original = _record("Original", name=str, metrics=Metrics)
 # a layer of a quantized network
@@ -204,6 +237,10 @@ Summary = _record(
     quantization=Quantization,
     passes=_many(Pass),
     timed=dict[str, str],
+    time=dict[str, Time],
+    cheaper=Network,
+    baseline=Beside,
+    searched=Beside,
     largest=Metrics,
     smallest=Metrics,
 )
@@ -285,6 +322,7 @@ KINDS: Mapping[str, Any] = {
     "trials.jsonl": Trial,
     "training.jsonl": Training,
     "latency.jsonl": Timing,
+    "time.jsonl": Spent,
     "stages.jsonl": Stage,
     "cuts.jsonl": Cut,
     "passes.jsonl": Pass,

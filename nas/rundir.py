@@ -267,14 +267,21 @@ def _next_free(command: str, base: Path) -> Path:
     raise InvalidSetting(f"{str(base)!r} has no free {command}-<n> up to {n}; choose a directory with --out")
 
 
-def _empty(out: Path) -> Path:
-    """Make directory `out` if need be. Raises InvalidSetting if it holds more than the traces of a killed start."""
-    if out.exists() and not out.is_dir():
+def check_free(out: Path) -> None:
+    """Raise InvalidSetting if a run cannot start in `out`: it is a file, or holds more than the traces of a killed start."""
+    if not out.exists():
+        return
+    if not out.is_dir():
         raise InvalidSetting(f"--out {str(out)!r} is a file; choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
     held = sorted(path.name for path in out.iterdir() if path.name != files.LOCK and not files.is_leftover(path))
     if held:
         raise InvalidSetting(f"--out {str(out)!r} holds files ({held[0]}); choose another --out or add --resume")
+
+
+def _empty(out: Path) -> Path:
+    """Make directory `out` if need be. Raises InvalidSetting as `check_free`."""
+    check_free(out)
+    out.mkdir(parents=True, exist_ok=True)
     return out
 
 

@@ -15,6 +15,8 @@ import numpy as np
 from nas.architecture import Architecture
 from nas.budget import Cost, Metric
 
+# how much of the validation error a difference in loss is worth
+TIE = 1e-7
 State = Literal["complete", "infeasible", "failed"]
 
 
@@ -57,6 +59,16 @@ class Trial:
     def same_as(self, other: Trial) -> bool:
         """Equality, times aside."""
         return replace(self, seconds=0.0).to_json() == replace(other, seconds=0.0).to_json()
+
+
+def shortfall(scores: Mapping[str, float]) -> float:
+    """What is minimized of a network's scores: the validation error in 0..1, and of equal ones the validation loss.
+
+    The one order of merit of searchers, fronts and reports. Small validation splits make ties; a loss moves the value by less
+    than one image of ten million would.
+    """
+    loss = max(scores.get("val_loss", 0.0), 0.0)
+    return 1 - scores["val_accuracy"] + TIE * loss / (1 + loss)
 
 
 def dominates(a: np.ndarray, b: np.ndarray) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from nas.architecture import SearchSpace
 from nas.budget import Budget
 from nas.cost.counting import count
-from search_spaces import fbnet, mobilenet, resnet
+from search_spaces import convnet, fbnet, mobilenet, resnet
 from search_spaces.staged import DataShape, Macro
 
 LARGEST_TO_BUDGET = 2.0
@@ -32,12 +33,19 @@ class Family:
 SPACES: dict[str, Family] = {
     "mobilenet": Family(mobilenet.MobileNetSpace, mobilenet.MACROS, mobilenet.MobileNetOptions, mobilenet.make),
     "fbnet": Family(fbnet.FBNetSpace, fbnet.MACROS, fbnet.FBNetOptions, fbnet.make),
+    "convnet": Family(convnet.ConvNetSpace, convnet.MACROS, convnet.ConvNetOptions, convnet.make),
     "resnet": Family(resnet.ResNetSpace, resnet.MACROS, resnet.ResNetOptions, resnet.make),
 }
 
 
-def sized(family: Family, shape: DataShape, budgets: Sequence[Budget], options: Any) -> SearchSpace:  # noqa: ANN401
-    """Build the space whose largest network costs about twice the tightest budget and whose smallest at most a quarter.
+def sized(
+    family: Family,
+    shape: DataShape,
+    budgets: Sequence[Budget],
+    options: Any,  # noqa: ANN401
+    ratio: float = LARGEST_TO_BUDGET,
+) -> SearchSpace:
+    """Build the space whose largest network costs `ratio` times the tightest budget and whose smallest at most a quarter.
 
     Budgets that a plan cannot tell (latency, energy) do not size it. The largest macro-architecture that still has
     reasonable widths wins; the smallest one takes what no other can.
@@ -46,11 +54,22 @@ def sized(family: Family, shape: DataShape, budgets: Sequence[Budget], options: 
     if not known:
         return family.make(shape, family.macros[0], 1.0, options)
     for macro in family.macros:
-        width = _widest(lambda w, m=macro: _ratio(family.make(shape, m, w, options), known, largest=True))  # type: ignore[misc]
-        space = family.make(shape, macro, width, options)
+        width, space = fitted(family, macro, (shape, known, options), ratio)
         if width >= LEAST_WIDTH and _ratio(space, known, largest=False) <= SMALLEST_TO_BUDGET:
             break
     return space
+
+
+def fitted(
+    family: Family, macro: Macro, wanted: tuple[DataShape, Sequence[Budget], Any], ratio: float
+) -> tuple[float, SearchSpace]:
+    """The widest space of one macro-architecture whose largest network costs at most `ratio` times the tightest budget.
+
+    Returns its width multiplier, too. `wanted` are the shape of the data, the budgets, and the options.
+    """
+    shape, budgets, options = wanted
+    width = _widest(lambda w: _ratio(family.make(shape, macro, w, options), budgets, largest=True), ratio)
+    return width, family.make(shape, macro, width, options)
 
 
 def count_metrics(family: Family, shape: DataShape, options: Any) -> frozenset[str]:  # noqa: ANN401
@@ -65,10 +84,29 @@ def _ratio(space: SearchSpace, budgets: Sequence[Budget], largest: bool) -> floa
     return max(values[b.metric] / b.limit for b in budgets)
 
 
-def _widest(ratio: Callable[[float], float]) -> float:
-    """Widest multiplier whose ratio is at most LARGEST_TO_BUDGET, by bisection over steps of 2.5%."""
-    low, high = -100, 84  # 1.025 ** 84 is MOST_WIDTH
+def _widest(ratio: Callable[[float], float], most: float) -> float:
+    """Widest multiplier whose ratio is at most `most`, in steps of 2.5%.
+
+    Costs grow about with the square of the width, which tells where to look first.
+    """
+    least, greatest = -100, 84  # 1.025 ** 84 is MOST_WIDTH
+    known: dict[int, bool] = {}
+
+    def fits(step: int) -> bool:
+        if step not in known:
+            known[step] = ratio(1.025**step) <= most
+        return known[step]
+
+    guess = round(math.log(most / ratio(1.0)) / (2 * math.log(1.025))) if most > 0 else least
+    low = high = max(least, min(greatest, guess))
+    reach = 1
+    while low > least and not fits(low):  # bounded: the reach doubles
+        low, reach = max(least, low - reach), 2 * reach
+    high, reach = max(high, low), 1
+    while high < greatest and fits(high):
+        high, reach = min(greatest, high + reach), 2 * reach
+    high = high if fits(high) else high - 1
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if ratio(1.025**middle) <= LARGEST_TO_BUDGET else (low, middle - 1)
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
     return min(MOST_WIDTH, 1.025**low)

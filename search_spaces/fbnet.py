@@ -51,10 +51,8 @@ MACROS = (
     Macro((16, 24, 32, 40), depth=3),
     Macro((16, 24, 32), depth=4),
     Macro((16, 24, 32), depth=4, early_stride=True),
-    Macro((16, 24, 32), depth=4, early_stride=True, shrink=2),
     Macro((16, 24, 32), depth=2, early_stride=True),
-    Macro((16, 24, 32), depth=2, early_stride=True, shrink=2),
-    Macro((16, 24, 32), depth=2, early_stride=True, shrink=4),
+    Macro((16, 24, 32), depth=2, early_stride=True, halving=(0, 2, 1), stem=8),
 )
 
 
@@ -163,7 +161,7 @@ def make(shape: DataShape, macro: Macro, width: float, options: FBNetOptions) ->
         raise InvalidSetting(f"width={options.width} is negative; choose a positive multiple of the published widths")
     if options.width:
         macro, width = MACROS[0], options.width
-    offered = resolutions(shape, macro, options.resolutions)
+    offered = resolutions(shape, options.resolutions)
     stem, stage_strides = strides(offered[-1], macro)
     last = len(macro.widths) - 1
     depths = [macro.depth if 0 < s < last else 1 for s in range(last + 1)]
@@ -173,6 +171,6 @@ def make(shape: DataShape, macro: Macro, width: float, options: FBNetOptions) ->
         offered,
         shape.classes,
         stages=tuple((round8(w * width), d, s) for w, d, s in zip(macro.widths, depths, stage_strides, strict=True)),
-        stem=(round8(macro.widths[0] * width), stem),
+        stem=(round8((macro.stem or macro.widths[0]) * width, least=macro.stem or 16), stem),
         features=round8(features * width * macro.widths[-1] / MACROS[0].widths[-1]),
     )

@@ -5,16 +5,14 @@ Per stage: width and depth. Per block: expansion, kernel, skip gate, optionally 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch.nn as nn
-
 from nas.architecture import Option
-from nas.plan import ConvSpec, Layer, Size
+from nas.plan import ConvSpec
 from nas.supernet.blocks import BlockSpec, InvertedResidual, inverted_residual_layers, round8
-from search_spaces.staged import DataShape, Macro, StagedSpace, resolutions, strides, whole_options, width_options
+from search_spaces.staged import DataShape, Macro, Parts, StagedSpace, resolutions, strides, whole_options, width_options
 
 HEAD_RATIO = 6
 MACROS = (
@@ -23,8 +21,8 @@ MACROS = (
     Macro((24, 40, 80), depth=3),
     Macro((24, 40, 80), depth=2),
     Macro((24, 40, 80), depth=2, early_stride=True),
-    Macro((24, 40, 80), depth=2, early_stride=True, shrink=2),
-    Macro((24, 40, 80), depth=2, early_stride=True, shrink=4),
+    Macro((24, 40, 80), depth=2, early_stride=True, halving=(0, 2, 1)),
+    Macro((16, 24, 48), depth=1, early_stride=True, halving=(0, 2, 1), stem=8),
 )
 
 
@@ -65,8 +63,7 @@ class MobileNetSpace(StagedSpace):
             residual=stride is None,
         )
 
-    @property
-    def parts(self) -> tuple[Callable[[BlockSpec], nn.Module], Callable[[str, str, Size, BlockSpec], list[Layer]]]:
+    def parts(self, stage: int) -> Parts:
         """Inverted residuals."""
         return InvertedResidual, inverted_residual_layers
 
@@ -86,7 +83,7 @@ def make(shape: DataShape, macro: Macro, width: float, options: MobileNetOptions
     Raises InvalidSetting for an option that is no positive whole number, or an even kernel.
     """
     wanted = whole_options("kernels", options.kernels, odd=True)
-    offered = resolutions(shape, macro, options.resolutions)
+    offered = resolutions(shape, options.resolutions)
     stem_stride, stage_strides = strides(offered[-1], macro)
     side, kernels = offered[-1] // stem_stride, []
     for stride in stage_strides:
@@ -99,7 +96,7 @@ def make(shape: DataShape, macro: Macro, width: float, options: MobileNetOptions
         shape.classes,
         widths=tuple(width_options(w * width) for w in macro.widths),
         depth=macro.depth,
-        stem=(round8(16 * width), stem_stride),
+        stem=(round8((macro.stem or 16) * width, least=8), stem_stride),
         strides=stage_strides,
         kernels=tuple(kernels),
         expansions=whole_options("expansions", options.expansions),

@@ -5,28 +5,27 @@ Per stage: width and depth. Per block: ratio of the inner width, skip gate. Per 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch.nn as nn
-
 from nas.architecture import Option
 from nas.errors import InvalidSetting, not_known
-from nas.plan import ConvSpec, Layer, Size
+from nas.plan import ConvSpec
 from nas.supernet.blocks import BasicBlock, BlockSpec, Bottleneck, basic_block_layers, bottleneck_layers, round8
-from search_spaces.staged import DataShape, Macro, StagedSpace, resolutions, strides, width_options
+from search_spaces.staged import DataShape, Macro, Parts, StagedSpace, resolutions, strides, width_options
 
 MACROS = (
     Macro((64, 128, 256, 512), depth=4),
     Macro((64, 128, 256, 512), depth=3),
+    Macro((32, 64, 128, 256), depth=3, early_stride=True, halving=(0, 1, 2, 3), stem=16),
     Macro((32, 64, 128), depth=4),
     Macro((24, 48, 96), depth=3),
     Macro((16, 32, 64), depth=2),
     Macro((16, 32, 64), depth=2, early_stride=True),
-    Macro((16, 32, 64), depth=2, early_stride=True, shrink=2),
-    Macro((16, 32, 64), depth=2, early_stride=True, shrink=4),
+    Macro((16, 32, 64), depth=2, early_stride=True, halving=(0, 2, 1), stem=8),
 )
+WIDE_STEM = 32
 # block type -> module, its layers, default ratios of inner to outer width
 BLOCKS = {
     "basic": (BasicBlock, basic_block_layers, (0.5, 0.75, 1.0)),
@@ -63,15 +62,15 @@ class ResNetSpace(StagedSpace):
         hidden = inner_width(channels[1], decided["ratio"])
         return BlockSpec(*channels, hidden, stride=stride or 1, projects=stride is not None)
 
-    @property
-    def parts(self) -> tuple[Callable[[BlockSpec], nn.Module], Callable[[str, str, Size, BlockSpec], list[Layer]]]:
+    def parts(self, stage: int) -> Parts:
         """Basic or bottleneck blocks."""
         return BLOCKS[self.block_type][:2]
 
     @property
     def stem_spec(self) -> ConvSpec:
-        """A 3x3 convolution on small images, 7x7 at stride 2 on large ones."""
-        return ConvSpec(7 if self.stem[1] == 2 and self.resolutions[-1] >= 64 else 3, self.stem[1], act="relu")
+        """A 3x3 convolution on small images, 7x7 at stride 2 on large ones; narrow stems, of small budgets, stay at 3x3."""
+        large = self.stem[1] == 2 and self.resolutions[-1] >= 64 and self.stem[0] >= WIDE_STEM
+        return ConvSpec(7 if large else 3, self.stem[1], act="relu")
 
 
 def inner_width(width: int, ratio: float) -> int:
@@ -97,7 +96,7 @@ def make(shape: DataShape, macro: Macro, width: float, options: ResNetOptions) -
         raise InvalidSetting(f"block={not_known(options.block, BLOCKS)}")
     if not all(number > 0 for number in (options.widen, *options.ratios)):
         raise InvalidSetting(f"widen={options.widen}, ratios={options.ratios}: choose positive numbers")
-    offered = resolutions(shape, macro, options.resolutions)
+    offered = resolutions(shape, options.resolutions)
     stem_stride, stage_strides = strides(offered[-1], macro)
     outer = 4 if options.block == "bottleneck" else 1
     widths = tuple(width_options(w * width * outer) for w in macro.widths)
@@ -108,7 +107,7 @@ def make(shape: DataShape, macro: Macro, width: float, options: ResNetOptions) -
         shape.classes,
         widths=widths,
         depth=max(2, round(macro.depth / options.widen)),
-        stem=(round8(macro.widths[0] * width), stem_stride),
+        stem=(round8((macro.stem or macro.widths[0]) * width, least=8), stem_stride),
         strides=stage_strides,
         block_type=options.block,
         ratios=tuple(distinct_ratios(ratios, w) for w in widths),

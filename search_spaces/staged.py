@@ -33,14 +33,16 @@ class DataShape:
 class Macro:
     """Macro-architecture: base width and deepest depth of each stage.
 
-    For budgets that are tiny beside the images, `early_stride` halves even small images in the stem and `shrink` divides
-    the resolution.
+    `early_stride` halves even small images in the stem; `halving` names the stages that halve them first, and brings small
+    images down to 4 pixels. `stem` is the base width of the stem, 0 for that of the first stage. `name` says what it is.
     """
 
     widths: tuple[int, ...]
     depth: int
     early_stride: bool = False
-    shrink: int = 1
+    halving: tuple[int, ...] = ()
+    stem: int = 0
+    name: str = ""
 
 
 def whole_options(name: str, values: tuple[int, ...], odd: bool = False) -> tuple[int, ...]:
@@ -54,9 +56,9 @@ def whole_options(name: str, values: tuple[int, ...], odd: bool = False) -> tupl
     return tuple(sorted(set(values)))
 
 
-def resolutions(shape: DataShape, macro: Macro, wanted: tuple[int, ...]) -> tuple[int, ...]:
-    """Resolutions that a space offers: the wanted ones, else the data's own, shrunk as the macro-architecture says."""
-    return whole_options("resolutions", wanted) or (max(min(8, shape.resolution), shape.resolution // macro.shrink),)
+def resolutions(shape: DataShape, wanted: tuple[int, ...]) -> tuple[int, ...]:
+    """Resolutions that a space offers: the wanted ones, else the data's own."""
+    return whole_options("resolutions", wanted) or (shape.resolution,)
 
 
 def stage_choices(stage: int, widths: tuple[int, ...], depths: tuple[int, ...]) -> list[Choice]:
@@ -98,9 +100,11 @@ def strides(resolution: int, macro: Macro) -> tuple[int, tuple[int, ...]]:
     Small images (below 64 pixels) get a stride-1 stem unless the budget forces an early stride.
     """
     stages = len(macro.widths)
-    halvings = max(0, min(5, (resolution // 4).bit_length() - 1))
+    # with `halving` the last map has 4 pixels at most, else 4 to 7
+    steps = (resolution - 1).bit_length() - 2 if macro.halving else (resolution // 4).bit_length() - 1
+    halvings = max(0, min(5, steps))
     stem = 2 if resolution >= 64 or macro.early_stride else 1
-    order = {7: (2, 3, 5, 1), 5: (1, 2, 4, 0, 3), 4: (1, 2, 3, 0), 3: (1, 2, 0)}[stages]
+    order = macro.halving or {7: (2, 3, 5, 1), 5: (1, 2, 4, 0, 3), 4: (1, 2, 3, 0), 3: (1, 2, 0)}[stages]
     halved = set(order[: max(0, halvings - (stem == 2))])
     return stem, tuple(2 if s in halved else 1 for s in range(stages))
 
@@ -125,6 +129,10 @@ class StagedNetwork(nn.Module):
         return self.classifier(self.pool(x).flatten(1))
 
 
+# module and layers of a block
+Parts = tuple[Callable[[BlockSpec], nn.Module], Callable[[str, str, Size, BlockSpec], list[Layer]]]
+
+
 @dataclass(frozen=True)
 class StagedSpace(SearchSpace):
     """A space of stages of residual blocks. A final subclass gives the decisions of a block and what they stand for.
@@ -143,12 +151,11 @@ class StagedSpace(SearchSpace):
 
     @abstractmethod
     def block(self, channels: tuple[int, int], stride: int | None, decided: Mapping[str, Any]) -> BlockSpec:
-        """Read the decisions of one block; `stride` is None for a block that keeps the shape."""
+        """Read the decisions of one block; `stride` is None for one that is not the first of its stage."""
 
-    @property
     @abstractmethod
-    def parts(self) -> tuple[Callable[[BlockSpec], nn.Module], Callable[[str, str, Size, BlockSpec], list[Layer]]]:
-        """Module and layers of a block."""
+    def parts(self, stage: int) -> Parts:
+        """Module and layers of a block of `stage`."""
 
     @property
     @abstractmethod
@@ -185,10 +192,11 @@ class StagedSpace(SearchSpace):
 
     def network(self, arch: Architecture) -> nn.Module:
         """Build the plain module of `arch`; see SearchSpace.network."""
-        module, values = self.parts[0], arch.choices
+        values = arch.choices
         stages: list[dict[int, nn.Module]] = []
         for s in range(len(self.widths)):
             specs = {b: self._spec(s, b, values) for b in range(self.depth)}
+            module = self.parts(s)[0]
             stages.append({b: module(spec) for b, spec in specs.items() if spec is not None})
         width = cast(int, values[self._last_width])
         features = self.features(width)
@@ -222,7 +230,7 @@ class StagedSpace(SearchSpace):
     def _block_layers(self, s: int, b: int, values: Mapping[str, Any], source: str) -> list[Layer]:
         spec = self._spec(s, b, values)
         size = self._size(values["resolution"], self.strides[: s + (b > 0)])
-        return [] if spec is None else self.parts[1](f"stages.{s}.{b}", source, size, spec)
+        return [] if spec is None else self.parts(s)[1](f"stages.{s}.{b}", source, size, spec)
 
     def _head_layers(self, values: Mapping[str, Any], source: str) -> list[Layer]:
         width, size = values[self._last_width], self._size(values["resolution"], self.strides)

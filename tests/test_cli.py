@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from nas.cli.main import app
 
-QUICK = ["--budget", "300kFLOPs", "--epochs", "1", "--trials", "5", "--space", "resnet", "--data", "npz:tiny.npz"]
+QUICK = ["--budget", "300kFLOPs", "--epochs", "1", "--trials", "5", "--no-baseline"]
+QUICK += ["--space", "resnet", "--data", "npz:tiny.npz"]
 
 
 @pytest.fixture
@@ -120,7 +121,7 @@ def test_a_killed_search_resumes_to_the_same_trials_and_weights(folder):
 
 
 def test_train_then_search_its_supernet_twice(folder):
-    assert run("train", *QUICK[:4], *QUICK[6:], "--out", "net").exit_code == 0
+    assert run("train", *QUICK[:4], *QUICK[7:], "--out", "net").exit_code == 0
     weights = checkpoint_of(folder / "net")
     assert "nas search --supernet" in error_of("report", "net")
     for searcher in ("random", "optuna-tpe"):
@@ -179,9 +180,18 @@ BAD = {
     "zero budget": (["--budget", "0MFLOPs"], "'0MFLOPs' is not positive"),
     "negative budget": (["--budget=-3MFLOPs"], "'-3MFLOPs' is not positive"),
     "relative budget": (["--budget", "50%"], "relative to an original network"),
-    "unknown space": (["--budget", "3MFLOPs", "--space", "vgg"], "--space 'vgg' is not known; choose one of mobilenet"),
-    "unknown setting": (["--budget", "3MFLOPs", "--set", "depth=3"], "'depth=3' is not NAME=VALUE with a NAME of expansions"),
-    "bad setting": (["--budget", "3MFLOPs", "--set", "squeeze_excite=maybe"], "expected a value like False"),
+    "unknown space": (["--budget", "3MFLOPs", "--space", "vgg"], "--space 'vgg' is not known; choose one of auto, mobilenet"),
+    "unknown setting": (
+        ["--budget", "3MFLOPs", "--space", "mobilenet", "--set", "depth=3"],
+        "'depth=3' is not NAME=VALUE with a NAME of expansions",
+    ),
+    "setting of no space": (["--budget", "3MFLOPs", "--set", "depth=3"], "'depth=3' is a setting of one space; name it"),
+    "unknown time": (["--budget", "3MFLOPs", "--time", "soon"], "--time 'soon' is not understood"),
+    "unknown comparison": (["--budget", "3MFLOPs", "--evaluate", "both"], "--evaluate 'both' is not known"),
+    "bad setting": (
+        ["--budget", "3MFLOPs", "--space", "mobilenet", "--set", "squeeze_excite=maybe"],
+        "expected a value like False",
+    ),
     "unknown data": (["--budget", "3MFLOPs", "--data", "digit"], "did you mean digits"),
     "missing file": (["--budget", "3MFLOPs", "--data", "npz:none.npz"], "none.npz"),
     "unknown searcher": (["--budget", "3MFLOPs", "--searcher", "grid"], "--searcher 'grid' is not known; choose one of random"),
@@ -196,14 +206,14 @@ BAD = {
     ),
     "unknown runtime": (["--budget", "3MFLOPs", "--runtime", "tvm"], "runtime 'tvm' is not known; choose one of onnxruntime"),
     "unknown table": (["--budget", "3ms@pixel9"], "there is no published latency table 'pixel9'; choose one of pixel3"),
-    "table of another space": (["--budget", "3ms@pixel3"], "table pixel3 was measured for space fbnet"),
+    "table of another space": (["--budget", "3ms@pixel3", "--space", "mobilenet"], "table pixel3 was measured for space fbnet"),
     "missing table": (["--budget", "3ms", "--table", "none.csv"], "there is no latency table 'none.csv'"),
     "energy without a table": (["--budget", "3mJ"], "'3mJ' needs energy, which is not measured here; give a --table"),
     "energy of a table without": (["--budget", "3mJ@pixel1"], "table pixel1"),
     "unknown device": (["--budget", "3MFLOPs", "--device", "tpu"], "--device 'tpu' is not known"),
     "no such device": (["--budget", "3MFLOPs", "--device", "cuda:99"], "--device 'cuda:99' is not there"),
     "device without a number": (["--budget", "3MFLOPs", "--device", "cuda:"], "--device 'cuda:' is not known"),
-    "even kernel": (["--budget", "3MFLOPs", "--set", "kernels=3,4"], "kernels holds 4"),
+    "even kernel": (["--budget", "3MFLOPs", "--space", "mobilenet", "--set", "kernels=3,4"], "kernels holds 4"),
     "negative learning rate": (["--budget", "3MFLOPs", "--lr", "-1"], "lr is -1.0"),
     "no images in a step": (["--budget", "3MFLOPs", "--batch-size", "0"], "batch_size is 0"),
     "two budgets of a kind": (["--budget", "3MFLOPs", "--budget", "4MFLOPs"], "both limit macs"),

@@ -17,22 +17,27 @@ from nas import files
 from nas.architecture import Architecture
 from nas.cli import integers
 from nas.cli.checking import comparison_images, file_latency
+from nas.cli.deciding import with_steps
 from nas.cli.job import Job, versions
+from nas.cli.planning import Clock, planned, planned_steps, record, spent, steps_left
 from nas.cli.progress import log
 from nas.cli.scoring import scores_row
-from nas.cli.stages import Course, fit
+from nas.cli.stages import Course, alone, fit
 from nas.cost.recount import recount
 from nas.errors import InfeasibleBudget
+from nas.evaluation import NetworkEvaluator
 from nas.evaluation.answers import answers_of
-from nas.evaluation.supernet import SupernetEvaluator, accuracy, calibrate, resolution_of
+from nas.evaluation.supernet import accuracy, calibrate, resolution_of
 from nas.latency.machine import device_name
 from nas.report.card import model_card
 from nas.report.latency import agreement, read_timings
 from nas.report.portable import near_values, without_paths
 from nas.rundir import RunDir
-from nas.search.select import best, front, least_excess
-from nas.training.loop import Checkpoints
-from nas.training.objectives import Distillation, at_resolution, distillation
+from nas.search.problem import VAL_ACCURACY
+from nas.search.select import best, cheaper, front, least_excess
+from nas.training.loop import Checkpoints, Objective
+from nas.training.objectives import Distillation, at_resolution, classification, distillation
+from nas.training.speed import seconds_per_step
 from nas.trial import Trial
 
 if TYPE_CHECKING:
@@ -40,21 +45,26 @@ if TYPE_CHECKING:
     from nas.cli.quantizing.job import QuantizeJob
 
 BEST, VERIFY = "best", VERDICT
+TRAINING = "training the delivered network"
 VERIFIED_IMAGES = 256
 # of the supernet's peak learning rate: fine-tuning starts from trained weights, which the full rate would disturb
 FINETUNE_LR = 0.3
 
 
-def deliver(job: Job, run: RunDir, evaluator: SupernetEvaluator, trials: Sequence[Trial]) -> dict[str, Any]:
+def deliver(job: Job, run: RunDir, evaluator: NetworkEvaluator, trials: Sequence[Trial], clock: Clock) -> dict[str, Any]:
     """Write and verify best/, and return the summary. Test data are read here, once."""
     trial, nondominated = _chosen(job, trials)
     folder = run.path / BEST
-    handed, verdict = hand_over(job, run, evaluator, trial, folder, Checkpoints(run, "finetune"))
+    steps = _plan_training(job, run, trial.architecture, clock)
+    with clock.stage(run, TRAINING, steps):
+        handed, verdict = hand_over(job, run, evaluator, trial, folder, Checkpoints(run, "finetune"))
     summary = {
-        **header(job, "search"),
+        **header(job, run.config["command"]),
         **handed,
-        "front": [network_row(t) for t in nondominated],
+        "front": _front_rows(nondominated, handed["best"]),
         "trials": len(trials),
+        **({"cheaper": network_row(found)} if (found := cheaper(trials, job.problem, len(job.data.val))) else {}),
+        "time": {stage: round(seconds, 1) for stage, seconds in spent(run).items() if seconds},
     }
     if timings := read_timings(run):
         summary["latency"] = agreement(timings).to_json()
@@ -62,22 +72,47 @@ def deliver(job: Job, run: RunDir, evaluator: SupernetEvaluator, trials: Sequenc
     return summary
 
 
+def _plan_training(job: Job, run: RunDir, arch: Architecture, clock: Clock) -> int:
+    """Decide once how long the delivered network is trained where the time that is left decides, and note it in the run."""
+    steps = final_steps(job, run)
+    if steps is None:
+        lesson, side = job.lesson, resolution_of(arch)
+        shape = (min(lesson.config.batch_size, len(job.data.train)), job.data.channels, side, side)
+        per_step = seconds_per_step(alone(job).plain(arch), shape, job.device, lesson.config.precision)
+        steps = steps_left(job.plan, clock, per_step)
+        record(run, planned(TRAINING), 0.0, steps)
+    return steps
+
+
+def final_steps(job: Job, run: RunDir) -> int | None:
+    """Steps of training the delivered network; None where that is not decided yet."""
+    return job.plan.final_steps if job.plan.final_steps is not None else planned_steps(run, TRAINING)
+
+
+def _front_rows(trials: Sequence[Trial], delivered: Mapping[str, Any]) -> list[dict[str, object]]:
+    """The front, the delivered network with the accuracy that it was delivered with: what that beats is left out."""
+    metrics, rows = delivered["metrics"], [network_row(t) for t in trials]
+    for row in rows:
+        if row["key"] == delivered["key"]:
+            row["metrics"] = {**row["metrics"], VAL_ACCURACY: metrics[VAL_ACCURACY]}  # type: ignore[dict-item]
+    cost = {t.architecture.key: t.cost.values()["macs"] for t in trials}
+    beaten = {
+        t.architecture.key
+        for t in trials
+        if cost[t.architecture.key] > metrics["macs"] and t.scores[VAL_ACCURACY] <= metrics[VAL_ACCURACY]
+    }
+    return [row for row in rows if row["key"] not in beaten]
+
+
 def hand_over(
-    job: Job, run: RunDir, evaluator: SupernetEvaluator, trial: Trial, folder: Path, checkpoints: Checkpoints
+    job: Job, run: RunDir, evaluator: NetworkEvaluator, trial: Trial, folder: Path, checkpoints: Checkpoints
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Extract, fine-tune where that was asked for, write the files of `folder` and verify them. Test data are read here.
 
     Returns what the summary has of it, and the content of verify.json; `checkpoints` are those of the fine-tuning.
     """
     arch = trial.architecture
-    module, scores = evaluator.deliver(arch), {"val_accuracy": trial.scores["val_accuracy"]}
-    if job.settings.finetune_epochs:
-        tuned = finetuned(job, checkpoints, evaluator, arch, evaluator.deliver(arch))
-        reached = accuracy(tuned, job.data.val, job.data, resolution_of(arch))
-        if reached >= scores["val_accuracy"]:
-            module, scores = tuned, {"val_accuracy": reached}
-        else:
-            log(f"fine-tuning made it worse ({reached:.2%} validation): the network is delivered as it was searched")
+    module, scores = _trained(job, run, evaluator, trial, checkpoints)
     module = module.cpu().to(memory_format=torch.contiguous_format)
     if integers.wanted(job):
         made = integers.rounded(job, arch, module, _described(run, arch))
@@ -111,18 +146,42 @@ def _chosen(job: Job, trials: Sequence[Trial]) -> tuple[Trial, list[Trial]]:
         return nearest, [nearest]
 
 
-def finetuned(
-    job: Job, checkpoints: Checkpoints, evaluator: SupernetEvaluator, arch: Architecture, module: nn.Module
-) -> nn.Module:
-    """Train a network alone, distilled from the largest, and recalibrate its norms."""
-    config = replace(job.training, epochs=job.settings.finetune_epochs, lr=FINETUNE_LR * job.training.lr)
-    largest = job.space.largest()
-    student = at_resolution(module, resolution_of(arch))
-    teacher = at_resolution(evaluator.deliver(largest), resolution_of(largest))
-    objective = distillation(student, teacher, Distillation(smoothing=job.settings.smoothing))
-    fit("fine-tuning", module, objective, Course(job.data, job.augmentation, config), checkpoints)
+def _trained(
+    job: Job, run: RunDir, evaluator: NetworkEvaluator, trial: Trial, checkpoints: Checkpoints
+) -> tuple[nn.Module, dict[str, float]]:
+    """The delivered network, trained to its end: from its own weights or, if it was in a supernet, from those, and taught.
+
+    Returns the better one of the trained network and that of the supernet, with its validation accuracy.
+    """
+    arch, steps = trial.architecture, final_steps(job, run)
+    if not steps:
+        return evaluator.deliver(arch), {VAL_ACCURACY: trial.scores[VAL_ACCURACY]}
+    lesson = with_steps(job.lesson, steps)
+    if not job.plan.shared:
+        module = alone(job).plain(arch)
+        objective = classification(at_resolution(module, resolution_of(arch)), lesson.smoothing)
+    else:
+        module = evaluator.deliver(arch)
+        lesson = replace(lesson, config=replace(lesson.config, lr=FINETUNE_LR * job.training.lr))
+        objective = _taught(job, evaluator, trial, module)
+    fit(TRAINING, module, objective, Course(job.data, lesson.augmentation, lesson.config), checkpoints)
     calibrate(module, job.data, resolution_of(arch), job.settings.seed)
-    return module
+    reached = accuracy(module, job.data.val, job.data, resolution_of(arch))
+    searched = trial.scores[VAL_ACCURACY]
+    if reached >= searched or not job.plan.shared:
+        return module, {VAL_ACCURACY: reached}
+    log(f"training it alone made it worse ({reached:.2%} validation): the network is delivered as it was searched")
+    return evaluator.deliver(arch), {VAL_ACCURACY: searched}
+
+
+def _taught(job: Job, evaluator: NetworkEvaluator, trial: Trial, module: nn.Module) -> Objective:
+    """Distillation from the supernet's largest network if that is better than the student, else the labels alone."""
+    student, largest = at_resolution(module, resolution_of(trial.architecture)), job.space.largest()
+    if evaluator(largest)[VAL_ACCURACY] <= trial.scores[VAL_ACCURACY]:
+        log("the supernet's largest network is no better than the one that is delivered, and does not teach it")
+        return classification(student, job.settings.smoothing)
+    teacher = at_resolution(evaluator.deliver(largest), resolution_of(largest))
+    return distillation(student, teacher, Distillation(smoothing=job.settings.smoothing))
 
 
 def write_verified(job: Job, run: RunDir, arch: Architecture, module: nn.Module, folder: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from compress.export import ARCHITECTURE
 from nas import files
 from nas.architecture import Architecture
 from nas.cli import deliver
+from nas.cli.baselines import BASELINE
 from nas.cli.existing import trial_of
 from nas.cli.job import configuration, make_job
 from nas.cli.keys import key_of
@@ -29,8 +30,9 @@ from nas.cli.quantizing.settings import QuantizeSettings
 from nas.cli.running import failures, refuse_changes
 from nas.cli.scoring import shown, with_errors
 from nas.cli.settings import Settings, command_line, of_run
-from nas.cli.stages import loaded_supernet
+from nas.cli.stages import alone, loaded_supernet
 from nas.errors import CorruptRun, InvalidSetting, VerificationFailed
+from nas.evaluation import NetworkEvaluator
 from nas.evaluation.supernet import SupernetEvaluator
 from nas.report.passes import COMPRESS, pass_runs
 from nas.report.picture import PICTURE, front_picture
@@ -88,11 +90,14 @@ def run_extract(wanted: Wanted, as_json: bool) -> None:
 
 def _of_search(run: RunDir, record: Json, folder: Path, device: str | None) -> tuple[Json, Json]:
     """Extract from the supernet that the run trained, or searched."""
-    job = make_job(of_run(run, Settings, device), run.path)
-    refuse_changes(run, configuration(job, "search"))
-    supernet = loaded_supernet(job, Path(job.settings.supernet or run.path))
+    job = make_job(of_run(run, Settings, device), run.path, plain=run.config["command"] == BASELINE)
+    refuse_changes(run, configuration(job, run.config["command"]))
     trial = Trial.from_json(record, job.space.from_json(record["architecture"]))
-    evaluator = SupernetEvaluator(supernet, job.data, job.settings.seed)
+    if job.plan.shared:
+        supernet = loaded_supernet(job, Path(job.settings.supernet or run.path))
+        evaluator: NetworkEvaluator = SupernetEvaluator(supernet, job.data, job.settings.seed)
+    else:
+        evaluator = alone(job)
     handed, verdict = deliver.hand_over(job, run, evaluator, trial, folder, Checkpoints())
     return {**deliver.header(job, "extract"), **handed}, verdict
 
@@ -125,6 +130,7 @@ def _of_quantize(run: RunDir, record: Json, folder: Path, device: str | None) ->
 
 EXTRACTORS: dict[str, Callable[[RunDir, Json, Path, str | None], tuple[Json, Json]]] = {
     "search": _of_search,
+    "baseline": _of_search,
     "prune": _of_prune,
     "quantize": _of_quantize,
 }

@@ -15,15 +15,28 @@ import torch
 
 from nas.architecture import Architecture, SearchSpace
 from nas.budget import Budget, Cost, parse_all
-from nas.cli.latency import LATENCY, bench_of, cost_models
+from nas.cli.deciding import (
+    Decision,
+    Question,
+    augmentation_of,
+    batch_size_of,
+    decide,
+    decided_before,
+    families_of,
+    lesson_of,
+    plain_families,
+    with_steps,
+)
+from nas.cli.latency import LATENCY, bench_of, check_tables, cost_models
+from nas.cli.planning import TimePlan, supernet_epochs
 from nas.cli.settings import Settings, command_line
-from nas.cli.space import sizing, space_of, space_options
 from nas.cli.telling import noted
 from nas.cost.counting import count
-from nas.data.augment import Augmentation, Wanted, augmentation_for
+from nas.data.augment import Augmentation
 from nas.data.dataset import Dataset
 from nas.data.load import DataConfig, load
 from nas.errors import InvalidBudget, InvalidSetting, not_known
+from nas.evaluation.alone import Lesson
 from nas.latency.bench import Bench
 from nas.latency.costing import CostModel, OwnLatency
 from nas.latency.machine import device_name
@@ -31,19 +44,15 @@ from nas.plan import Plan
 from nas.rundir import RunDir
 from nas.search.problem import SearchProblem
 from nas.training.loop import OPTIMIZERS, TrainConfig
-from search_spaces import SPACES, sized
-from search_spaces.staged import DataShape
 
 # of a budget in ms: timings of one file differ by a few percent from one process to the next
 HEADROOM = 0.95
 LEARNING_RATES = {"sgd": 0.1, "adamw": 0.002}
-LARGE_DATA = 10_000
 # what processors multiply bf16 with: a training step took 0.54 (AMX) and 0.61 (AVX-512) of the time in fp32 with them
 NATIVE_BF16 = ("amx_bf16", "avx512_bf16")
-# enough steps for a supernet on small data, enough passes on large data
-LEAST_EPOCHS, MOST_EPOCHS, STEPS = 25, 100, 510
 INT8 = "int8"
 SMALL_NETWORK = 10e6  # multiply-adds
+LARGE_IMAGES = 64  # pixels, from which more than one thread helps before anything is known of the network
 PACKAGES = ("netcarver", "torch", "torchvision", "numpy", "optuna", "onnx", "onnxruntime", "fvcore", "scikit-learn")
 
 
@@ -57,15 +66,26 @@ class Job:
     space: SearchSpace
     budgets: tuple[Budget, ...]
     bench: Bench
+    decision: Decision
     models: tuple[CostModel, ...] = ()
+
+    @property
+    def plan(self) -> TimePlan:
+        """How the time is divided."""
+        return self.decision.plan
+
+    @property
+    def lesson(self) -> Lesson:
+        """How a network of the space is trained alone; its length is that of a comparison."""
+        lesson = lesson_of(self.settings, self.data, self.decision.precision)
+        return with_steps(lesson, self.plan.compared_steps)
 
     @property
     def training(self) -> TrainConfig:
         """Configuration of the supernet's training, defaults filled in."""
         s = self.settings
-        batch = s.batch_size if s.batch_size is not None else 128 if len(self.data.train) >= LARGE_DATA else 64
-        steps = max(1, len(self.data.train) // max(1, batch))
-        epochs = s.epochs if s.epochs is not None else max(LEAST_EPOCHS, min(MOST_EPOCHS, STEPS // steps))
+        batch = batch_size_of(s, self.data)
+        epochs = s.epochs if s.epochs is not None else supernet_epochs(self.data, max(1, batch))
         return TrainConfig(
             epochs,
             batch,
@@ -73,15 +93,15 @@ class Job:
             s.lr if s.lr is not None else LEARNING_RATES[s.optimizer],
             s.weight_decay,
             clip_norm=s.clip_norm,
-            precision=precision(s.train_precision, self.device, self.space.plan(self.space.largest())),
+            precision=self.decision.precision,
             seed=s.seed,
+            steps=self.plan.supernet_steps,
         )
 
     @property
     def augmentation(self) -> Augmentation:
         """The data's own augmentation with what the user wants."""
-        s = self.settings
-        return augmentation_for(self.data, Wanted(s.crop, s.flip, s.cutout, s.mixup))
+        return augmentation_of(self.settings, self.data)
 
     @property
     def problem(self) -> SearchProblem:
@@ -112,35 +132,34 @@ def in_integers(plan: Plan) -> Plan:
     return replace(plan, layers=tuple(replace(layer, weight_bits=8, act_bits=8) for layer in plan.layers))
 
 
-def make_job(settings: Settings, resumed: Path | None = None) -> Job:
-    """Read the data, size the space, measure or load the latency table. Raises InvalidSetting, InvalidData, InvalidBudget."""
+def make_job(settings: Settings, resumed: Path | None = None, plain: bool = False) -> Job:
+    """Read the data, choose or size the space, measure or load the latency table; `plain` for the plain networks alone.
+
+    Raises InvalidSetting, InvalidData, InvalidBudget.
+    """
     if settings.optimizer not in OPTIMIZERS:
         raise InvalidSetting(f"--optimizer {not_known(settings.optimizer, OPTIMIZERS)}")
-    if settings.space not in SPACES:
-        raise InvalidSetting(f"--space {not_known(settings.space, SPACES)}")
-    space_options(SPACES[settings.space], settings.set)  # refused before anything is read
+    # refused before anything is read
+    families, options = plain_families(settings) if plain else families_of(settings)
     device, budgets = pick_device(settings.device), parse_all(settings.budget)
     for budget in budgets:
         if budget.relative:
             raise InvalidBudget(f"budget {budget.text!r} is relative to an original network, which a search does not have")
+    check_precision(settings.train_precision)
     bench, folder = bench_of(settings, device), Path(settings.data_dir) if settings.data_dir else None
     data = load(DataConfig(settings.data, folder, settings.resolution))
-    space = _space(settings, data, budgets, bench, resumed)
-    models = cost_models(budgets, space, bench, settings, resumed)
-    torch.set_num_threads(settings.threads or default_threads(space))
     # arrays of images live where they are used; image folders are decoded on the processor
     data = replace(data, train=data.train.to(device), val=data.val.to(device))
-    return Job(settings, device, data, space, budgets, bench, models)
-
-
-def _space(settings: Settings, data: Dataset, budgets: tuple[Budget, ...], bench: Bench, resumed: Path | None) -> SearchSpace:
-    """The space of the run that is gone on with or whose supernet is searched, else one that is sized to the budgets."""
-    family = SPACES[settings.space]
-    options, source = space_options(family, settings.set), resumed or settings.supernet
-    if source:
-        return space_of(RunDir.read(Path(source)).config)
-    shape = DataShape(data.channels, data.resolution, data.classes)
-    return sized(family, shape, list(sizing(budgets, family, shape, options, bench)), options)
+    question = Question(settings, data, budgets, bench, device, families, options)
+    if settings.threads or data.resolution < LARGE_IMAGES:
+        torch.set_num_threads(settings.threads or 1)
+    lesson_of(settings, data, "fp32")  # raises for a recipe that cannot be, before anything is trained
+    check_tables(budgets, settings)
+    source = resumed or (Path(settings.supernet) if settings.supernet else None)
+    decision = decided_before(RunDir.read(source), question, resumed is not None) if source else decide(question)
+    models = cost_models(budgets, decision.space, bench, settings, resumed)
+    torch.set_num_threads(settings.threads or default_threads(decision.space))
+    return Job(settings, device, data, decision.space, budgets, bench, decision, models)
 
 
 def configuration(job: Job, command: str) -> dict[str, Any]:
@@ -151,7 +170,9 @@ def configuration(job: Job, command: str) -> dict[str, Any]:
         "budgets": [{"text": b.text, "metric": b.metric, "limit": b.limit} for b in job.budgets],
         "objectives": list(job.problem.objectives),
         "space": {"name": space.name, "version": space.version, "settings": space.settings},
-        "training": vars(job.training),
+        "plan": {**job.plan.to_json(), "precision": job.decision.precision},
+        "choice": list(job.decision.evidence),
+        "training": vars(job.training if job.plan.shared else job.lesson.config),
         "augmentation": vars(job.augmentation),
         "data": described(job.data),
         "notes": noted(job.data),

@@ -39,15 +39,36 @@ def cost_models(
     Raises InvalidBudget for energy that no table has, InvalidSetting for a table that does not fit.
     """
     models: list[CostModel] = []
-    for budget in budgets:
-        if budget.metric == ENERGY and not settings.table:
-            raise InvalidBudget(f"budget {budget.text!r} needs energy, which is not measured here; {WHERE_ENERGY_IS}")
-    targets = dict.fromkeys(b.metric.partition("@")[2] for b in budgets if b.metric.startswith((LATENCY, ENERGY)))
-    for name in targets:
+    for name in check_tables(budgets, settings):
         accept = settings.accept_foreign_table
         models.append(NamedTable(name, foreign(name).model(space, accept)) if name else _own(space, bench, settings, run))
     _require(models, budgets, space)
     return tuple(models)
+
+
+def check_tables(budgets: Sequence[Budget], settings: Settings) -> list[str]:
+    """Names of the tables that budgets need, "" for that of this machine.
+
+    Raises InvalidBudget for energy that no table has, InvalidSetting for a table that does not exist.
+    """
+    for budget in budgets:
+        if budget.metric == ENERGY and not settings.table:
+            raise InvalidBudget(f"budget {budget.text!r} needs energy, which is not measured here; {WHERE_ENERGY_IS}")
+    names = dict.fromkeys(b.metric.partition("@")[2] for b in budgets if b.metric.startswith((LATENCY, ENERGY)))
+    for name in names:
+        if name:
+            foreign(name)
+        elif settings.table:
+            read_table(Path(settings.table))
+    return list(names)
+
+
+def check_named(budgets: Sequence[Budget], space: SearchSpace, settings: Settings) -> None:
+    """Raise for a published table that does not fit the space: before anything is trained."""
+    models = [
+        NamedTable(n, foreign(n).model(space, settings.accept_foreign_table)) for n in check_tables(budgets, settings) if n
+    ]
+    _require(models, [b for b in budgets if "@" in b.metric], space)
 
 
 def _own(space: SearchSpace, bench: Bench, settings: Settings, run: Path | None) -> OwnLatency:

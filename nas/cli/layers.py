@@ -43,7 +43,9 @@ def write_layers(run: RunDir, network: Network) -> bool:
 
 def _of_search(run: RunDir, network: Network) -> Json:
     """Compared with the largest network of the space, and timed by the table that guided the search."""
-    space = space_of(run.config)
+    # a plain network is of another space than the searched ones
+    found = run.record_if_there("best/architecture.json")
+    space = space_of({"space": found["definition"]} if found.get("key") == network.key else run.config)
     plan = space.plan(space.architecture(dict(network.choices)))
     times = _times(run, plan, space.id) if (run.path / TABLE).is_file() else {}
     return _described("largest of the space", plan, space.plan(space.largest()), times)
@@ -76,6 +78,7 @@ def _of_compress(run: RunDir, network: Network) -> Json:
 
 LAYERS: dict[str, Callable[[RunDir, Network], Json]] = {
     "search": _of_search,
+    "baseline": _of_search,
     "prune": _of_prune,
     "quantize": _of_quantize,
     COMPRESS: _of_compress,

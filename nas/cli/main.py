@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from nas.cli import (
+    baseline,
     compress,
     cost,
     dashboard,
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 for command in (
     search.search,
+    baseline.baseline,
     prune.prune,
     quantize.quantize,
     compress.compress,

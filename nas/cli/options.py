@@ -43,7 +43,7 @@ Budgets = Annotated[
 Data = Annotated[str, typer.Option(help=f"Data set: {_DATA}.")]
 DataDir = Annotated[Path | None, typer.Option(help="Folder of downloaded data sets.")]
 Resolution = Annotated[int | None, typer.Option(help="Side of the images in pixels.", show_default="the data's own")]
-Space = Annotated[str, typer.Option(help="Search space; see `nas spaces`.")]
+Space = Annotated[str, typer.Option(help="Search space; auto chooses by short trainings. See `nas spaces`.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Setting of the space, such as squeeze_excite=true. Repeatable.")]
 Mean = Annotated[
     str | None,
@@ -99,10 +99,42 @@ AcceptForeign = Annotated[
     bool, typer.Option("--accept-foreign-table", help="Use --table though it was measured on another target.")
 ]
 Searcher = Annotated[str, typer.Option(help="random, evolution, optuna-tpe or optuna-nsga2.")]
-Trials = Annotated[int, typer.Option(min=1, help="Networks to evaluate.")]
-Finetune = Annotated[
-    int, typer.Option("--finetune-epochs", min=0, help="Epochs of training the best network alone, distilled.")
+Trials = Annotated[
+    int | None,
+    typer.Option(min=1, help="Networks to evaluate.", show_default="100 with a supernet, a few that are trained alone"),
 ]
+Finetune = Annotated[
+    int | None,
+    typer.Option(
+        "--finetune-epochs",
+        min=0,
+        help="Epochs of training the best network alone; 0 delivers it with the supernet's weights.",
+        show_default="what --time leaves, those of --epochs, or by the size of the data",
+    ),
+]
+Time = Annotated[
+    str | None,
+    typer.Option(
+        "--time",
+        help="Time for the whole run, such as 3min or 2h, on an otherwise idle machine.",
+        show_default="by the size of the data, estimated at the start",
+    ),
+]
+Evaluate = Annotated[
+    str,
+    typer.Option(
+        help="How networks are compared: with the shared weights of a supernet, each trained alone, or auto.",
+    ),
+]
+Baseline = Annotated[
+    bool | None,
+    typer.Option(
+        "--baseline/--no-baseline",
+        help="Also train the best plain network of the same budget, and deliver it if it wins.",
+        show_default="where it takes under a quarter of the run",
+    ),
+]
+Family = Annotated[str, typer.Option("--family", help="Plain family: auto (the best of them), cnn, resnet or mobilenet.")]
 Supernet = Annotated[Path | None, typer.Option("--supernet", help="Run directory whose trained supernet is searched.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Threads = Annotated[

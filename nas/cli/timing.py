@@ -19,7 +19,8 @@ from nas.cli.latency import LATENCY
 from nas.cli.progress import bar, log
 from nas.cli.stages import Part, searched
 from nas.errors import InfeasibleBudget
-from nas.evaluation.supernet import SupernetEvaluator, resolution_of
+from nas.evaluation import NetworkEvaluator
+from nas.evaluation.supernet import resolution_of
 from nas.report.latency import LOG
 from nas.rundir import RunDir
 from nas.runtimes import named
@@ -33,7 +34,7 @@ FEWEST_TRIALS, TRIALS_SHARE = 10, 4  # of a search that goes on
 FORMATS = {".onnx": "onnx", ".pt2": "pt2"}
 
 
-def timed(job: Job, run: RunDir, evaluator: SupernetEvaluator, trials: list[Trial]) -> tuple[Job, list[Trial]]:
+def timed(job: Job, run: RunDir, evaluator: NetworkEvaluator, trials: list[Trial]) -> tuple[Job, list[Trial]]:
     """Time networks and search on until the best one is known by the clock, at most 1 + REFITS times.
 
     Returns the job with the fitted predictor, and all trials with what they cost by it. Where no budget is in ms, nothing
@@ -60,7 +61,7 @@ def _is_timed(job: Job, trial: Trial) -> bool:
     return job.own_latency is not None and trial.architecture.key in job.own_latency.measured
 
 
-def clocked(job: Job, run: RunDir, evaluator: SupernetEvaluator, trials: Sequence[Trial], attempt: int) -> Job:
+def clocked(job: Job, run: RunDir, evaluator: NetworkEvaluator, trials: Sequence[Trial], attempt: int) -> Job:
     """Time the front, note it in the run, and fit the predictor to it."""
     model = job.own_latency
     assert model is not None
@@ -88,7 +89,7 @@ def _worth_timing(job: Job, trials: Sequence[Trial]) -> list[Trial]:
     return list({trial.architecture.key: trial for trial in ranked}.values())[:MOST_NETWORKS]
 
 
-def _timings(job: Job, evaluator: SupernetEvaluator, archs: Sequence[Architecture]) -> list[Metric]:
+def _timings(job: Job, evaluator: NetworkEvaluator, archs: Sequence[Architecture]) -> list[Metric]:
     """Export networks, time the files side by side in the target runtime, and delete them."""
     if not archs:
         return []
@@ -98,7 +99,7 @@ def _timings(job: Job, evaluator: SupernetEvaluator, archs: Sequence[Architectur
         for number, arch in enumerate(archs, 1):
             side = resolution_of(arch)
             image = torch.zeros(job.settings.batch, job.data.channels, side, side)
-            module = evaluator.supernet.extract(arch).eval().cpu().to(memory_format=torch.contiguous_format)
+            module = evaluator.plain(arch).eval().cpu().to(memory_format=torch.contiguous_format)
             example = torch.randn(image.shape, generator=generator(0, "images"))
             if integers.wanted(job):
                 module = integers.for_timing(module, example)
@@ -117,4 +118,4 @@ def _timings(job: Job, evaluator: SupernetEvaluator, archs: Sequence[Architectur
 
 def _next_part(job: Job, attempt: int, trials: Sequence[Trial]) -> Part:
     known = {trial.architecture.key: trial.scores for trial in evaluated(trials)}
-    return Part(attempt + 1, len(trials), max(FEWEST_TRIALS, job.settings.trials // TRIALS_SHARE), known)
+    return Part(attempt + 1, len(trials), max(FEWEST_TRIALS, job.plan.trials // TRIALS_SHARE), known)

@@ -227,7 +227,7 @@ def wanted_trials(config: Mapping[str, Any]) -> int | None:
 
 
 def _of_search(config: Mapping[str, Any]) -> int | None:
-    return config.get("options", {}).get("trials")
+    return config.get("plan", config.get("options", {})).get("trials")
 
 
 def _of_prune(config: Mapping[str, Any]) -> int:
@@ -250,6 +250,7 @@ def _of_compress(config: Mapping[str, Any]) -> int:
 
 WANTED: Mapping[str, Callable[[Mapping[str, Any]], int | None]] = {
     "search": _of_search,
+    "baseline": _of_search,
     "prune": _of_prune,
     "quantize": _of_quantize,
     COMPRESS: _of_compress,

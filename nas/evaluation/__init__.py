@@ -1,9 +1,14 @@
 """Evaluators: how good a network is. Scores are fractions in 0..1; costs are not scores, see nas/cost."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from nas.architecture import Architecture
+
+if TYPE_CHECKING:  # for annotations alone
+    import torch.nn as nn
 
 
 class Evaluator(Protocol):
@@ -15,3 +20,13 @@ class Evaluator(Protocol):
 
     def __call__(self, arch: Architecture) -> Mapping[str, float]:
         """Evaluate one network."""
+
+
+class NetworkEvaluator(Evaluator, Protocol):
+    """An evaluator that has the networks themselves: from a supernet, or each trained alone."""
+
+    def plain(self, arch: Architecture) -> nn.Module:
+        """The network as it is timed: its weights need not be trained, nor its norms calibrated."""
+
+    def deliver(self, arch: Architecture) -> nn.Module:
+        """The network as it is evaluated: in evaluation mode, norms recalibrated."""

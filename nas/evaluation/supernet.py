@@ -14,6 +14,7 @@ from nas.data.augment import normalize, resize
 from nas.data.dataset import Dataset, Split, epoch_batches, plain_batches
 from nas.supernet.supernet import Supernet
 from nas.training.calibration import recalibrate
+from nas.training.loop import number
 
 CALIBRATION_IMAGES = 2048
 BATCH = 256
@@ -29,6 +30,10 @@ class SupernetEvaluator:
         """Extract, recalibrate on training images, evaluate on the validation split."""
         right, loss = judge(self.deliver(arch), self.data.val, self.data, resolution_of(arch))
         return {"val_accuracy": right, "val_loss": loss}
+
+    def plain(self, arch: Architecture) -> nn.Module:
+        """Extract `arch` with norms that are not recalibrated, for timing its files."""
+        return self.supernet.extract(arch)
 
     def deliver(self, arch: Architecture) -> nn.Module:
         """Extract `arch` as a plain module in evaluation mode, with recalibrated norms."""
@@ -54,11 +59,11 @@ def calibrate(module: nn.Module, data: Dataset, resolution: int, seed: int) -> N
 def judge(module: nn.Module, split: Split, data: Dataset, resolution: int) -> tuple[float, float]:
     """Share of correct predictions, in 0..1, and mean cross-entropy over a split, in fp32."""
     module.eval()
-    device, right, loss = next(module.parameters()).device, 0, 0.0
+    device, right, loss = next(module.parameters()).device, 0.0, 0.0
     for images, labels in prepared(split, plain_batches(len(split), BATCH), data, resolution, device):
         logits, truth = module(images), labels.to(device)
-        right += int((logits.argmax(1) == truth).sum())
-        loss += float(F.cross_entropy(logits, truth, reduction="sum"))
+        right += number((logits.argmax(1) == truth).sum())
+        loss += number(F.cross_entropy(logits, truth, reduction="sum"))
     return right / len(split), loss / len(split)
 
 

@@ -24,6 +24,7 @@ from nas.report.pruning import Pruning, read_pruning
 from nas.report.quantization import Json, Quantization, read_quantization
 from nas.report.training import Curve, read_curves
 from nas.rundir import RunDir
+from nas.trial import shortfall
 
 VAL_ACCURACY = "val_accuracy"
 METRICS = ("macs", "params", "size_bytes", "peak_bytes", "latency_ms", "energy_mj", VAL_ACCURACY, "test_accuracy")
@@ -167,7 +168,7 @@ def _as_read(summary: Mapping[str, Any]) -> Record:
 def front_of(trials: Sequence[TrialRow], objectives: Sequence[str]) -> tuple[Network, ...]:
     """Networks that no other one beats in validation error and all `objectives`, cheapest first."""
     networks = [t.network for t in trials if t.state == "complete" and VAL_ACCURACY in t.network.metrics]
-    points = [[1 - n.metrics[VAL_ACCURACY], *(n.metrics.get(m, math.nan) for m in objectives)] for n in networks]
+    points = [[shortfall(n.metrics), *(n.metrics.get(m, math.nan) for m in objectives)] for n in networks]
     return tuple(networks[i] for i in front_of_many(np.array(points, dtype=float)))
 
 
@@ -200,7 +201,7 @@ def _objectives(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _best_so_far(front: Sequence[Network], config: Mapping[str, Any]) -> Network:
     """The most accurate network that keeps the budgets; by the clock, some may not, though they were predicted to."""
-    return max(front, key=lambda n: (all(b.ok for b in _budgets({}, config, n)), n.metrics[VAL_ACCURACY]))
+    return max(front, key=lambda n: (all(b.ok for b in _budgets({}, config, n)), -shortfall(n.metrics)))
 
 
 def _foreign_table(run: RunDir, config: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from nas.report.history import MOST_SHOWN, thinned
 from nas.report.words import axis_of, kind_of, name_of, unit_of
 
 # the commands whose networks `nas extract` delivers
-EXTRACTED = ("search", "prune", "quantize", "compress")
+EXTRACTED = ("search", "baseline", "prune", "quantize", "compress")
 SERIES = ("circle", "square", "diamond", "triangle-up", "x", "cross", "triangle-down", "pentagon")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from nas.report.contents import VAL_ACCURACY, Contents, TrialRow
 from nas.report.fronts import fronts_over_time
-from nas.trial import hypervolume
+from nas.trial import hypervolume, shortfall
 
 # dots of a figure, and points of a line
 MOST_SHOWN, STEPS = 1000, 60
@@ -91,4 +91,4 @@ def thinned(values: Sequence[T], most: int) -> list[T]:
 
 def _point(trial: TrialRow, names: Sequence[str]) -> list[float]:
     metrics = trial.network.metrics
-    return [1 - metrics[VAL_ACCURACY], *(metrics.get(name, math.nan) for name in names[1:])]
+    return [shortfall(metrics), *(metrics.get(name, math.nan) for name in names[1:])]

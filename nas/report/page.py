@@ -6,7 +6,7 @@ from html import escape
 
 from nas.report.contents import Contents
 from nas.report.parts import document
-from nas.report.sections import classes, common, front, history, latency, made, network, origin, top
+from nas.report.sections import classes, common, effort, front, history, latency, made, network, origin, top
 from nas.report.words import answer
 
 
@@ -14,6 +14,7 @@ def report_html(contents: Contents) -> str:
     """The whole page, from the answer to how it was found; a section that a run has nothing for is left out."""
     sections = (
         top.budgets,
+        effort.plain,
         origin.original,
         top.best,
         classes.classes,
@@ -27,6 +28,7 @@ def report_html(contents: Contents) -> str:
         history.search,
         common.common,
         history.training,
+        effort.effort,
         top.checks,
         made.made,
     )

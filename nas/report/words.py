@@ -185,7 +185,18 @@ def answer(contents: Contents) -> str:
         parts.append(f"{scored(contents, score, metrics[score])} {'test' if score == 'test_accuracy' else 'validation'}")
     sentence = ", ".join(p for p in parts if p)
     verdict = _verdict(contents.budgets)
-    return f"{sentence}: {verdict}" if verdict else sentence
+    return (f"{sentence}: {verdict}" if verdict else sentence) + _beside_plain(contents)
+
+
+def _beside_plain(contents: Contents) -> str:
+    """`; the plain network of the same budget: 91.2% test`, where the run has one."""
+    if "baseline" not in contents.summary:
+        return ""
+    if contents.summary["baseline"]["wins"]:
+        searched = contents.summary["searched"]["best"]["metrics"]
+        return f"; this is the plain network, the searched one has {show('test_accuracy', searched['test_accuracy'])} test"
+    accuracy = contents.summary["baseline"]["best"]["metrics"]["test_accuracy"]
+    return f"; the plain network of the same budget has {show('test_accuracy', accuracy)} test"
 
 
 def _value(contents: Contents, metric: str) -> float | None:

@@ -12,7 +12,7 @@ import numpy as np
 from nas.architecture import Architecture, SearchSpace
 from nas.budget import Budget, Cost, check, excess, format_value, nearest_budget
 from nas.errors import InfeasibleBudget, InvalidSetting
-from nas.trial import Trial
+from nas.trial import Trial, shortfall
 
 VAL_ACCURACY = "val_accuracy"
 
@@ -66,8 +66,8 @@ class SearchProblem:
         return [known[name] for name in self.objectives]
 
     def objective_values(self, trial: Trial) -> np.ndarray:
-        """What is minimized, of a complete trial: validation error in 0..1, then costs; shape (1 + objectives,)."""
-        return np.array([1 - trial.scores[VAL_ACCURACY], *self.cost_values(trial.cost)])
+        """What is minimized, of a complete trial: `shortfall` in 0..1, then costs; shape (1 + objectives,)."""
+        return np.array([shortfall(trial.scores), *self.cost_values(trial.cost)])
 
     def advice(self) -> str:
         """Say what the smallest network costs and which budgets it would keep."""

@@ -28,6 +28,22 @@ class Searcher(Protocol):
         """Learn from trials, in order. They need not stem from `ask`."""
 
 
+class FirstThen:
+    """Proposes given architectures first, then what another searcher does, which learns of the first ones, too."""
+
+    def __init__(self, searcher: Searcher, first: Sequence[Architecture]) -> None:
+        self.searcher, self._first = searcher, list(first)
+
+    def ask(self, n: int) -> list[Architecture]:
+        """See Searcher.ask."""
+        now, self._first = self._first[:n], self._first[n:]
+        return now + (self.searcher.ask(n - len(now)) if len(now) < n else [])
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        """See Searcher.tell."""
+        self.searcher.tell(trials)
+
+
 class SequentialSearcher(ABC):
     """Base of searchers that propose one architecture at a time: numbers the asks and remembers what was seen."""
 

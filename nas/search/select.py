@@ -7,9 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from nas.accuracy import standard_error
 from nas.errors import InfeasibleBudget, NasError
 from nas.search.problem import VAL_ACCURACY, SearchProblem
-from nas.trial import Trial, pareto_front
+from nas.trial import Trial, pareto_front, shortfall
+
+CLEARLY_LESS = 0.9
 
 
 def complete_trials(trials: Sequence[Trial], problem: SearchProblem) -> list[Trial]:
@@ -39,7 +42,7 @@ def least_excess(trials: Sequence[Trial], problem: SearchProblem) -> list[Trial]
 def best(trials: Sequence[Trial], problem: SearchProblem) -> Trial:
     """The network with the highest validation accuracy; of equal ones that with the lowest loss, the cheapest, the earliest.
 
-    Small validation splits make ties, and the loss tells them apart where the evaluator gives one.
+    It lies on the front, which has the same order of merit.
 
     Costs are compared in the order of the objectives, then of the budgets. Raises as `complete_trials`.
     """
@@ -47,10 +50,22 @@ def best(trials: Sequence[Trial], problem: SearchProblem) -> Trial:
 
     def order(trial: Trial) -> tuple[float, ...]:
         costs = trial.cost.values()
-        loss = trial.scores.get("val_loss", 0.0)
-        return (-trial.scores[VAL_ACCURACY], loss, *(costs.get(m, math.inf) for m in metrics), trial.number)
+        return (shortfall(trial.scores), *(costs.get(m, math.inf) for m in metrics), trial.number)
 
     return min(complete_trials(trials, problem), key=order)
+
+
+def cheaper(trials: Sequence[Trial], problem: SearchProblem, images: int) -> Trial | None:
+    """The cheapest network that is as good as the best one within a standard error, if it costs clearly less.
+
+    Less by the first objective, or multiply-adds where there is none; `images` are those of the validation split.
+    """
+    chosen, metric = best(trials, problem), (*problem.objectives, "macs")[0]
+    accuracy, cost = chosen.scores[VAL_ACCURACY], chosen.cost.values().get(metric, math.nan)
+    least = accuracy - standard_error(accuracy, images)
+    known = [t for t in complete_trials(trials, problem) if t.scores[VAL_ACCURACY] >= least and metric in t.cost.values()]
+    cheapest = min(known, key=lambda t: (t.cost.values()[metric], shortfall(t.scores)), default=chosen)
+    return cheapest if cheapest.cost.values().get(metric, math.inf) <= CLEARLY_LESS * cost else None
 
 
 def front(trials: Sequence[Trial], problem: SearchProblem) -> list[Trial]:

@@ -143,7 +143,38 @@ class Bottleneck(nn.Module):
         return self.act(y + (x if self.shortcut is None else self.shortcut(x)))
 
 
-RESIDUAL_BLOCKS = (InvertedResidual, BasicBlock, Bottleneck)
+class FusedResidual(nn.Module):
+    """Expand by a dense convolution, linear project 1x1 (Fused-MBConv, Gupta and Akin 2020)."""
+
+    def __init__(self, spec: BlockSpec) -> None:
+        super().__init__()
+        expand, project = _fused_convs(spec)
+        self.expand = ConvNormAct((spec.in_channels, spec.hidden), expand)
+        self.last = ConvNormAct((spec.hidden, spec.out_channels), project)
+        self.residual = spec.residual
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C_in, H, W) to (N, C_out, H/stride, W/stride)."""
+        y = self.last(self.expand(x))
+        return x + y if self.residual else y
+
+
+class ConvBlock(nn.Module):
+    """One dense convolution, as in VGG (Simonyan and Zisserman 2015), with a shortcut where it keeps the shape."""
+
+    def __init__(self, spec: BlockSpec) -> None:
+        super().__init__()
+        self.last = ConvNormAct((spec.in_channels, spec.out_channels), ConvSpec(spec.kernel, spec.stride))
+        self.act = nn.ReLU(inplace=True)
+        self.residual = spec.residual
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C_in, H, W) to (N, C_out, H/stride, W/stride)."""
+        y = self.last(x)
+        return self.act(x + y if self.residual else y)
+
+
+RESIDUAL_BLOCKS = (InvertedResidual, BasicBlock, Bottleneck, FusedResidual, ConvBlock)
 
 
 # -- the same blocks as plan layers
@@ -179,6 +210,23 @@ def bottleneck_layers(name: str, source: str, size: Size, spec: BlockSpec) -> li
     return [first, second, last, *_close(name, source, size, spec, last)]
 
 
+def fused_residual_layers(name: str, source: str, size: Size, spec: BlockSpec) -> list[Layer]:
+    """Layers of `FusedResidual`."""
+    expand, project = _fused_convs(spec)
+    first = conv(f"{name}.expand", source, (spec.in_channels, spec.hidden), size, expand)
+    last = conv(f"{name}.last", first.name, (spec.hidden, spec.out_channels), first.out_size, project)
+    return [first, last, *([add(f"{name}.add", (source, last.name), last)] if spec.residual else [])]
+
+
+def conv_block_layers(name: str, source: str, size: Size, spec: BlockSpec) -> list[Layer]:
+    """Layers of `ConvBlock`."""
+    act = "" if spec.residual else "relu"  # the activation follows the sum, where there is one
+    only = conv(
+        f"{name}.last", source, (spec.in_channels, spec.out_channels), size, ConvSpec(spec.kernel, spec.stride, act=act)
+    )
+    return [only, *([add(f"{name}.add", (source, only.name), only, act="relu")] if spec.residual else [])]
+
+
 def head_layers(name: str, source: str, channels: tuple[int, int], size: Size) -> list[Layer]:
     """Global average pooling and a linear classifier from channels[0] features to channels[1] classes."""
     features, classes = channels
@@ -200,6 +248,10 @@ def shuffle(name: str, source: Layer, groups: int) -> Layer:
 def _inverted_convs(spec: BlockSpec) -> tuple[ConvSpec, ConvSpec, ConvSpec]:
     expand, project = ConvSpec(groups=spec.groups, act="relu"), ConvSpec(groups=spec.groups)
     return expand, ConvSpec(spec.kernel, spec.stride, spec.hidden, act="relu"), project
+
+
+def _fused_convs(spec: BlockSpec) -> tuple[ConvSpec, ConvSpec]:
+    return ConvSpec(spec.kernel, spec.stride, act="relu"), ConvSpec()
 
 
 def _shortcut(spec: BlockSpec) -> ConvNormAct | None:

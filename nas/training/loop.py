@@ -34,6 +34,8 @@ MOST_LOSS, MOST_GROWTH = 10.0, 1000.0
 class TrainConfig:
     """How to train. `lr` is the peak of a cosine schedule after a linear warm-up over the fraction `warmup` of the steps.
 
+    `steps`, where given, ends the training within an epoch, or after more of them than `epochs`.
+
     Raises InvalidSetting if a number is out of its range.
     """
 
@@ -46,10 +48,11 @@ class TrainConfig:
     clip_norm: float = 5.0
     precision: str = "fp32"
     seed: int = 0
+    steps: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
+        for name in ("epochs", "batch_size", "steps"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InvalidSetting(f"{name} is {getattr(self, name)}; a training needs at least 1")
         for name in ("lr", "clip_norm"):
             if not getattr(self, name) > 0:
@@ -95,6 +98,11 @@ def steps_per_epoch(data: Dataset, config: TrainConfig) -> int:
     return len(epoch_batches(len(data.train), config.batch_size, config.seed, 0))
 
 
+def total_steps(data: Dataset, config: TrainConfig) -> int:
+    """Number of steps of a whole training."""
+    return config.steps or config.epochs * steps_per_epoch(data, config)
+
+
 def train(
     module: nn.Module,
     objective: Objective,
@@ -110,13 +118,13 @@ def train(
     device = next(module.parameters()).device
     optimizer = make_optimizer(module, config)
     per_epoch = steps_per_epoch(data, config)
-    steps = per_epoch * config.epochs
+    steps = total_steps(data, config)
     step = checkpoints.restore(module, optimizer)
     health = Health(module)
     module.train()
-    for epoch in range(step // per_epoch, config.epochs):
+    for epoch in range(step // per_epoch, math.ceil(steps / per_epoch)):
         batches = epoch_batches(len(data.train), config.batch_size, config.seed, epoch)[step % per_epoch :]
-        for raw, labels in data.train.batches(batches):
+        for raw, labels in data.train.batches(batches[: steps - step]):
             lr = learning_rate(config, step, steps)
             for group in optimizer.param_groups:
                 group["lr"] = lr
@@ -125,10 +133,10 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             loss = _backward(objective(images, targets, step), config.precision, device)
             norm = nn.utils.clip_grad_norm_(module.parameters(), config.clip_norm)
-            if not (math.isfinite(loss) and math.isfinite(norm)):
+            if not (math.isfinite(loss) and math.isfinite(number(norm))):
                 if health.is_spoiled(module):
                     checkpoints.go_back()
-                raise TrainingDiverged(_diverged(loss, float(norm), step, lr, checkpoints))
+                raise TrainingDiverged(_diverged(loss, number(norm), step, lr, checkpoints))
             if health.is_good(loss):
                 checkpoints.was_good(step)
             optimizer.step()
@@ -154,6 +162,11 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
+def number(value: Tensor) -> float:
+    """Read a tensor of one element from its device: the one place where a training waits for a GPU."""
+    return float(value.detach())
+
+
 def _backward(losses: Iterator[Tensor], precision: str, device: torch.device) -> float:
     """Accumulate the gradients of all losses; returns the first. A loss that is not finite ends it at once."""
     first = math.nan
@@ -162,7 +175,7 @@ def _backward(losses: Iterator[Tensor], precision: str, device: torch.device) ->
             loss = next(losses, None)
         if loss is None:
             break
-        value = float(loss.detach())
+        value = number(loss)
         first = value if i == 0 else first
         if not math.isfinite(value):
             return value

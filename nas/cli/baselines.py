@@ -1,0 +1,92 @@
+"""The plain network beside the searched one: trained in the same way and for as long, delivered in its place if it wins."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from typing import Any
+
+from nas.budget import format_value
+from nas.cli.deciding import ALONE, AUTO
+from nas.cli.deliver import BEST, final_steps
+from nas.cli.finding import found
+from nas.cli.job import Job, configuration, make_job
+from nas.cli.planning import Clock
+from nas.cli.progress import log
+from nas.cli.settings import Settings
+from nas.rundir import RunDir
+from nas.search.problem import VAL_ACCURACY
+from nas.training.loop import total_steps
+
+BASELINE = "baseline"
+SUMMARY = "summary.json"
+
+
+def baseline_pays(job: Job, run: RunDir) -> bool:
+    """Whether the plain network is trained, too: as asked for, else where that takes under a quarter of the run.
+
+    A step of a supernet trains four networks, so that it does where the supernet's training was the longer one.
+    """
+    if job.settings.baseline is not None:
+        return job.settings.baseline
+    if not job.plan.shared or job.plan.seconds or job.settings.supernet:
+        return False
+    return (final_steps(job, run) or 0) <= total_steps(job.data, job.training)
+
+
+def beside_baseline(job: Job, run: RunDir, summary: dict[str, Any], clock: Clock) -> dict[str, Any]:
+    """Train the plain network in a run of its own within the run, and compare; deliver it if it is the better one.
+
+    Validation images decide. The summary tells of both.
+    """
+    log("the plain network of the same budget, for comparison")
+    path = run.path / BASELINE
+    resumed = path if (path / "config.json").is_file() else None
+    plain: dict[str, Any] = dict(RunDir.read(path).record(SUMMARY)) if (path / SUMMARY).is_file() else {}
+    if not plain:
+        its_clock = Clock(job.device)
+        own = make_job(_settings(job, run), resumed, plain=True)
+        with RunDir.open(path) if resumed else RunDir.create(BASELINE, configuration(own, BASELINE), path) as nested:
+            with clock.stage(run, "training the plain network"):
+                plain = found(own, nested, resumed, its_clock)
+            nested.write_json(SUMMARY, plain)
+    return joined(run, summary, plain)
+
+
+def _settings(job: Job, run: RunDir) -> Settings:
+    """Those of `nas baseline` with the recipe of the job, and with --time or the length of its last training."""
+    steps, images = final_steps(job, run), len(job.data.train)
+    epochs = None if job.plan.seconds or not steps else max(1, round(steps * job.lesson.config.batch_size / images))
+    own: dict[str, Any] = {"space": AUTO, "set": (), "evaluate": ALONE, "trials": 1, "supernet": None, "epochs": None}
+    return replace(job.settings, **own, finetune_epochs=epochs)
+
+
+def joined(run: RunDir, summary: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:
+    """The summary of a run with its plain network, which takes the place of the searched one if its accuracy is higher."""
+    searched = summary["best"]["metrics"][VAL_ACCURACY]
+    wins = plain["verified"] and plain["best"]["metrics"][VAL_ACCURACY] > searched
+    result = {**summary, BASELINE: {"best": plain["best"], "budget": plain["budget"], "wins": wins}}
+    if not wins:
+        return result
+    shutil.rmtree(run.path / BEST)
+    shutil.copytree(run.path / BASELINE / BEST, run.path / BEST)
+    taken = {name: plain[name] for name in ("best", "budget", "verified")}
+    taken["front"] = [row for row in summary["front"] if not _beaten(row, plain["best"])] + [plain["best"]]
+    return {**result, **taken, "searched": {"best": summary["best"], "budget": summary["budget"]}}
+
+
+def _beaten(row: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether a network costs more multiply-adds than another one that is as accurate."""
+    mine, its = row["metrics"], other["metrics"]
+    return bool(mine["macs"] >= its["macs"] and mine[VAL_ACCURACY] <= its[VAL_ACCURACY])
+
+
+def beside(summary: dict[str, Any]) -> str:
+    """`searched 92.0%, plain 91.2% (1.92 MFLOPs) at the same budget`."""
+    plain = summary[BASELINE]["best"]["metrics"]
+    searched = summary.get("searched", summary)["best"]["metrics"]
+    accuracies = (f"{row['test_accuracy']:.2%}" for row in (searched, plain))
+    text = f"searched {next(accuracies)} test, plain {next(accuracies)} ({format_value('macs', plain['macs'])})"
+    if summary[BASELINE]["wins"]:
+        return f"{text} at the same budget: the plain network is better on the validation images, and is what best/ holds"
+    return f"{text} at the same budget and training"

@@ -1,0 +1,202 @@
+"""`--space auto`: family and macro-architecture by evidence, the short training of a handful of networks at the budget.
+
+Each candidate stands for a space: its largest network, sized to the budget or, where the time is short, to the part of it that
+still sees the data a few times (docs/benchmarks.md). A zero-cost score leaves a handful: of networks of one family that cost
+the same, those with the most parameters, which is the score that others have to beat (White et al. 2022). Then rounds of
+successive halving (Jamieson and Talwalkar 2016): all are trained for a moment, the best ones again for longer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from nas.accuracy import standard_error
+from nas.architecture import SearchSpace
+from nas.budget import Budget, check
+from nas.cli.planning import ROUNDS, steps_for
+from nas.cli.progress import bar
+from nas.cli.space import sizing
+from nas.cost.counting import count
+from nas.evaluation.alone import AloneEvaluator, Lesson, fresh, some_of
+from nas.latency.bench import Bench
+from nas.training.speed import seconds_per_step
+from search_spaces import LEAST_WIDTH, MOST_WIDTH, Family, fitted
+from search_spaces.staged import DataShape, Macro
+
+# a macro-architecture that fills less of the budget at its greatest width is too small for it
+LEAST_SHARE = 0.5
+HANDFUL = 3  # of one family
+# passes over the data that a network needs at least in the time of its last training
+LEAST_EPOCHS = 12.0
+LEAST_FRACTION = 0.1
+SECOND_ROUND = 4
+VALIDATION = 3000
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What candidates are made for: shape of the data, budgets, options of each family, the bench for budgets in ms."""
+
+    shape: DataShape
+    budgets: tuple[Budget, ...]
+    options: Mapping[str, Any]
+    bench: Bench | None
+
+
+@dataclass(frozen=True)
+class Form:
+    """A macro-architecture of a family, and the limits that its networks are sized to."""
+
+    family: str
+    spaces: Family
+    macro: Macro
+    limits: tuple[Budget, ...]
+
+    def at(self, fraction: float, wanted: Wanted) -> Candidate | None:
+        """The space whose largest network costs this fraction of the limits; None if even the narrowest costs too much."""
+        width, space = fitted(self.spaces, self.macro, (wanted.shape, self.limits, wanted.options[self.family]), fraction)
+        cost = count(space.plan(space.largest()))
+        if check(self.limits, cost):
+            return None
+        share = max((cost.values()[b.metric] / b.limit for b in self.limits), default=1.0)
+        suits = LEAST_WIDTH <= width < MOST_WIDTH and share >= LEAST_SHARE * fraction
+        return Candidate(self, fraction, space, cost.values(), suits)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A space whose largest network meets the budgets, with what that costs; `suits` where its widths are reasonable."""
+
+    form: Form
+    fraction: float
+    space: SearchSpace
+    cost: Mapping[str, float]
+    suits: bool = True
+
+    @property
+    def family(self) -> str:
+        """The name of its family."""
+        return self.form.family
+
+    @property
+    def macs(self) -> float:
+        """Multiply-adds of its largest network."""
+        return self.cost["macs"]
+
+
+def candidates(families: Mapping[str, Family], wanted: Wanted) -> list[Candidate]:
+    """Every macro-architecture of the families that suits the budget, each space once, the costliest first."""
+    found: dict[str, Candidate] = {}
+    for name, family in families.items():
+        limits = _limits(family, wanted, wanted.options[name])
+        made = [Form(name, family, macro, limits).at(1.0, wanted) for macro in family.macros]
+        suiting = [c for c in made if c and c.suits] or [c for c in made if c][-1:]
+        for candidate in suiting:
+            found.setdefault(candidate.space.id, candidate)
+    return sorted(found.values(), key=lambda c: -c.macs)
+
+
+def _limits(family: Family, wanted: Wanted, options: Any) -> tuple[Budget, ...]:  # noqa: ANN401
+    """The budgets that a plan of the family can be held against, those in ms as multiply-adds."""
+    space = family.make(wanted.shape, family.macros[-1], 1.0, options)
+    known = count(space.plan(space.smallest())).metrics
+    limits = sizing(wanted.budgets, family, wanted.shape, options, wanted.bench)
+    return tuple(b for b in limits if not b.relative and b.metric in known)
+
+
+def handful(
+    found: Sequence[Candidate], wanted: Wanted, lesson: Lesson, setting: tuple[int, torch.device], seconds: float
+) -> list[Candidate]:
+    """The candidates that are worth a training, the costliest first; `seconds` is the time of the last training, 0 for any.
+
+    Within it a network has to see the data a few times, as its speed on this machine tells; one that cannot is made smaller.
+    `setting` is the seed and the device.
+    """
+    kept: list[Candidate] = []
+    batches = max(1, len(lesson.data.train) // lesson.config.batch_size)
+    for family in dict.fromkeys(c.family for c in found):
+        mine = sorted((c for c in found if c.family == family), key=lambda c: -c.cost["params"])[:HANDFUL]
+        for candidate in mine:
+            epochs = seconds / (step_seconds(candidate, lesson, *setting) * batches) if seconds else LEAST_EPOCHS
+            share = max(LEAST_FRACTION, epochs / LEAST_EPOCHS)
+            kept.append(candidate if share >= 1 else candidate.form.at(share, wanted) or candidate)
+    return sorted({c.space.id: c for c in kept}.values(), key=lambda c: -c.macs)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The candidate that was chosen, and the evidence: one row a candidate and round."""
+
+    candidate: Candidate
+    evidence: tuple[dict[str, object], ...]
+    step_seconds: float
+
+
+def choose(
+    found: Sequence[Candidate],
+    lesson: Lesson,
+    seed: int,
+    device: torch.device,
+    seconds: float = 0.0,
+    most_steps: int = 1_000_000,
+) -> Choice:
+    """Train candidates in rounds, and choose the best one by its validation accuracy.
+
+    `seconds` is the time for all of it, in which each candidate gets the same share; 0 for lengths in images, at most
+    `most_steps`. Of candidates
+    within a standard error of the best one, the costliest is chosen: it gains more from the longer training.
+    """
+    data = some_of(lesson.data, VALIDATION, seed)
+    batch = min(lesson.config.batch_size, len(data.train))
+    per_step = {c.space.id: step_seconds(c, lesson, seed, device) for c in found}
+    left, rows = list(found), []
+    sizes = (len(found), min(SECOND_ROUND, len(found)))
+    scores: dict[str, float] = {}
+    with bar("choosing the space", sum(sizes)) as shown:
+        for number, kept in enumerate(sizes):
+            for candidate in left:
+                step = per_step[candidate.space.id]
+                steps = (
+                    steps_for(seconds / len(sizes) / kept, step)
+                    if seconds
+                    else min(most_steps, math.ceil(ROUNDS[number] / batch))
+                )
+                config = replace(lesson.config, steps=steps)
+                evaluator = AloneEvaluator(candidate.space, replace(lesson, data=data, config=config), seed, device)
+                scores[candidate.space.id] = evaluator(candidate.space.largest())["val_accuracy"]
+                rows.append(_row(candidate, number, steps, scores[candidate.space.id], step))
+                shown.update(len(rows), f"{candidate.family} {scores[candidate.space.id]:.1%} validation")
+            left = sorted(left, key=lambda c: -scores[c.space.id])[: sizes[-1]]
+    best = scores[left[0].space.id]
+    error = standard_error(best, len(data.val))
+    chosen = max((c for c in left if scores[c.space.id] >= best - error), key=lambda c: c.macs)
+    return Choice(chosen, tuple(rows), per_step[chosen.space.id])
+
+
+def step_seconds(candidate: Candidate, lesson: Lesson, seed: int, device: torch.device) -> float:
+    """Seconds of a training step of its largest network."""
+    space, data = candidate.space, lesson.data
+    module, side = fresh(space, space.largest(), seed, device), space.resolutions[-1]
+    shape = (min(lesson.config.batch_size, len(data.train)), data.channels, side, side)
+    return seconds_per_step(module, shape, device, lesson.config.precision)
+
+
+def _row(candidate: Candidate, number: int, steps: int, accuracy: float, step: float) -> dict[str, object]:
+    return {
+        "round": number,
+        "family": candidate.family,
+        "form": candidate.form.macro.name,
+        "widths": list(candidate.form.macro.widths),
+        "depth": candidate.form.macro.depth,
+        "space": candidate.space.id,
+        "key": candidate.space.largest().key,
+        "macs": candidate.macs,
+        "steps": steps,
+        "step_ms": round(1e3 * step, 2),
+        "val_accuracy": accuracy,
+    }

@@ -1,0 +1,44 @@
+"""What a training step costs in time, measured before the training is planned."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from nas.torch_seeding import generator
+from nas.training.loop import autocast
+
+STEPS = 3
+
+
+def work_seconds(device: torch.device) -> float:
+    """Seconds of work of this thread: processor time on the CPU, which other work hardly lengthens; else time."""
+    if device.type == "cpu":
+        return time.thread_time()
+    torch.cuda.synchronize(device)
+    return time.monotonic()
+
+
+def seconds_per_step(
+    module: nn.Module, shape: tuple[int, int, int, int], device: torch.device, precision: str = "fp32"
+) -> float:
+    """Median seconds of forward and backward on random images of `shape` (N, C, H, W), after one warm-up.
+
+    Norm statistics of `module` move; its weights stay.
+    """
+    images = torch.randn(shape, generator=generator(0, "speed")).to(device, memory_format=torch.channels_last)
+    module.train()
+    times = []
+    for _ in range(STEPS + 1):
+        start = work_seconds(device)
+        with autocast(precision, device):
+            logits = module(images)
+            loss = F.cross_entropy(logits.float(), torch.zeros(shape[0], dtype=torch.int64, device=device))
+        loss.backward()
+        module.zero_grad(set_to_none=True)
+        times.append(work_seconds(device) - start)
+    return statistics.median(times[1:])

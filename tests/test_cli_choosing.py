@@ -1,0 +1,129 @@
+"""Choosing a space by evidence: which forms are tried, and that the chosen one meets the budget."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from nas.budget import check, parse_all
+from nas.cli.choosing import HANDFUL, LEAST_FRACTION, Wanted, candidates, choose, handful
+from nas.cost.counting import count
+from nas.data.augment import Augmentation
+from nas.data.dataset import ArraySplit, Dataset
+from nas.evaluation.alone import AloneEvaluator, Lesson, fresh, some_of
+from nas.training.loop import TrainConfig
+from search_spaces import SPACES
+from search_spaces.plain import OPTIONS, PLAIN
+from search_spaces.staged import DataShape
+
+CPU = torch.device("cpu")
+FAMILIES = {name: SPACES[name] for name in ("convnet", "resnet", "mobilenet")}
+CONVNET = {"convnet": SPACES["convnet"]}
+
+
+def bars(count_=200, side=12):
+    """Images of horizontal and vertical bars: a small network tells them apart after a few steps."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(count_) % 2
+    images = rng.integers(0, 40, (count_, 1, side, side))
+    for image, label, at in zip(images, labels, rng.integers(0, side - 2, count_), strict=True):
+        image[0, at : at + 2, :] += 180 * (1 - label)
+        image[0, :, at : at + 2] += 180 * label
+    split = ArraySplit(torch.from_numpy(images.astype(np.uint8)), torch.from_numpy(labels.astype(np.int64)))
+    return Dataset("bars", split, split, lambda: split, ("h", "v"), 1, side, (0.2,), (0.3,), False, "0")
+
+
+def lesson(steps=4):
+    return Lesson(bars(), Augmentation(0, False, classes=2), TrainConfig(1, 32, lr=0.1, steps=steps))
+
+
+def wanted(shape, budgets, families, options=None):
+    options = options or {name: family.options() for name, family in families.items()}
+    return Wanted(shape, parse_all(budgets), options, None)
+
+
+@pytest.mark.parametrize(
+    ("shape", "budgets"),
+    [
+        (DataShape(1, 28, 10), ("2MFLOPs",)),
+        (DataShape(3, 32, 10), ("2MFLOPs",)),
+        (DataShape(3, 32, 10), ("20MFLOPs", "100kparams")),
+        (DataShape(3, 224, 1000), ("300MFLOPs",)),
+    ],
+)
+def test_every_candidate_meets_all_budgets_at_the_full_resolution(shape, budgets):
+    found = candidates(FAMILIES, wanted(shape, budgets, FAMILIES))
+    assert {c.family for c in found} >= {"convnet", "resnet"}
+    for candidate in found:
+        plan = candidate.space.plan(candidate.space.largest())
+        assert check(parse_all(budgets), count(plan)) == []
+        assert plan.input_size == (shape.resolution, shape.resolution)
+    assert [c.macs for c in found] == sorted((c.macs for c in found), reverse=True)
+
+
+def test_plain_networks_are_what_their_names_say():
+    shape = DataShape(3, 32, 10)
+    found = {c.family: c for c in candidates(PLAIN, wanted(shape, ("40MFLOPs",), PLAIN, OPTIONS))}
+    assert set(found) == {"cnn", "resnet", "mobilenet"}
+    kinds = {name: {(x.op, x.groups > 1) for x in c.space.plan(c.space.largest()).layers} for name, c in found.items()}
+    assert ("conv", True) in kinds["mobilenet"] and ("conv", True) not in kinds["cnn"] | kinds["resnet"]
+    assert ("add", False) in kinds["resnet"] and ("add", False) not in kinds["cnn"]
+    # ResNet-20 has 40.8 M multiply-adds at widths of 16, 32, 64
+    assert found["resnet"].macs == pytest.approx(40e6, rel=0.2)
+
+
+def test_the_one_that_learns_is_chosen_and_evidence_is_kept():
+    found = candidates(CONVNET, wanted(DataShape(1, 12, 2), ("1MFLOPs",), CONVNET))
+    assert len(found) > 1
+    choice = choose(found, lesson(), 0, CPU, most_steps=4)
+    again = choose(found, lesson(), 0, CPU, most_steps=4)
+    assert choice.candidate == again.candidate
+    drop = ("step_ms",)
+    rows = [[{k: v for k, v in row.items() if k not in drop} for row in c.evidence] for c in (choice, again)]
+    assert rows[0] == rows[1] and {row["round"] for row in rows[0]} == {0, 1}
+    last = {row["space"]: row["val_accuracy"] for row in rows[0] if row["round"] == 1}
+    assert last[choice.candidate.space.id] >= max(last.values()) - 0.05
+
+
+def test_where_time_is_short_smaller_networks_are_compared():
+    asked = wanted(DataShape(1, 12, 2), ("4MFLOPs",), CONVNET)
+    found = candidates(CONVNET, asked)
+    every = handful(found, asked, lesson(), (0, CPU), 0.0)
+    assert 0 < len(every) <= HANDFUL and {c.fraction for c in every} == {1.0}
+    few = handful(found, asked, lesson(), (0, CPU), 1e-9)
+    assert {c.fraction for c in few} == {LEAST_FRACTION}
+    assert max(c.macs for c in few) <= LEAST_FRACTION * 4e6
+
+
+def test_training_alone_depends_on_the_seed_and_the_network_alone():
+    space = candidates(CONVNET, wanted(DataShape(1, 12, 2), ("1MFLOPs",), CONVNET))[0].space
+    large, small = space.largest(), space.smallest()
+    evaluator = AloneEvaluator(space, lesson(), 0, CPU)
+    first = evaluator(large)
+    evaluator(small)
+    torch.rand(3)
+    assert evaluator(large) == first
+    assert AloneEvaluator(space, lesson(), 1, CPU)(large) != first
+    weights = fresh(space, large, 0, CPU).state_dict()
+    assert all(torch.equal(t, weights[n]) for n, t in evaluator.plain(large).state_dict().items())
+
+
+def test_some_validation_images_are_a_fixed_draw():
+    data = bars()
+    some = some_of(data, 50, 0)
+    assert len(some.val) == 50 and torch.equal(some.val.labels, some_of(data, 50, 0).val.labels)
+    assert some_of(data, 500, 0) is data
+
+
+def test_a_training_ends_at_its_steps():
+    family = SPACES["convnet"]
+    space = family.make(DataShape(1, 12, 2), family.macros[-1], 0.5, family.options())
+    from nas.training.loop import Checkpoints, train
+    from nas.training.objectives import classification
+
+    module = fresh(space, space.largest(), 0, CPU)
+    own = lesson(steps=9)  # 6 steps are an epoch
+    steps = list(train(module, classification(module), own.data, own.augmentation, own.config, Checkpoints()))
+    assert [s.step for s in steps] == list(range(1, 10)) and steps[-1].steps == 9 and steps[-1].epoch == 1
+    assert replace(own.config, steps=None).epochs == 1
