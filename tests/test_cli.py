@@ -128,7 +128,8 @@ def test_train_then_search_its_supernet_twice(folder):
         result = run("search", "--budget", "250kFLOPs", "--supernet", "net", "--trials", "3", "--searcher", searcher)
         assert result.exit_code == 0, result.output
     assert checkpoint_of(folder / "net") == weights
-    assert not (folder / "runs" / "search-1" / "checkpoint").exists()
+    kept = {path.name.partition("-")[0] for path in (folder / "runs" / "search-1" / "checkpoint").glob("*.safetensors")}
+    assert kept == {"finetune"}
     said = error_of("search", "--budget", "250kFLOPs", "--supernet", "runs/search-1")
     assert "runs/search-1 searched the supernet of another run; use --supernet net" in said
     said = error_of("search", "--budget", "250kFLOPs", "--supernet", "net", "--space", "mobilenet")
@@ -215,7 +216,7 @@ BAD = {
     "device without a number": (["--budget", "3MFLOPs", "--device", "cuda:"], "--device 'cuda:' is not known"),
     "even kernel": (["--budget", "3MFLOPs", "--space", "mobilenet", "--set", "kernels=3,4"], "kernels holds 4"),
     "negative learning rate": (["--budget", "3MFLOPs", "--lr", "-1"], "lr is -1.0"),
-    "no images in a step": (["--budget", "3MFLOPs", "--batch-size", "0"], "batch_size is 0"),
+    "no images in a step": (["--budget", "3MFLOPs", "--batch-size", "0"], "--batch-size is 0"),
     "two budgets of a kind": (["--budget", "3MFLOPs", "--budget", "4MFLOPs"], "both limit macs"),
 }
 
@@ -276,15 +277,14 @@ def test_help_shows_examples():
 def test_a_fine_tuning_that_makes_it_worse_is_not_delivered(folder, monkeypatch):
     from nas.cli import deliver
 
-    def ruined(job, run, evaluator, arch, module):
+    def ruined(label, module, *others):
         for parameter in module.parameters():
             parameter.data.zero_()
-        return module
 
-    monkeypatch.setattr(deliver, "finetuned", ruined)
+    monkeypatch.setattr(deliver, "fit", ruined)
     result = run("search", *QUICK, "--epochs", "8", "--finetune-epochs", "1", "--json")
     assert result.exit_code == 0, result.output
-    assert "fine-tuning made it worse" in result.stderr
+    assert "training it alone made it worse" in result.stderr
     trials = trials_of(folder / "runs" / "search-1")
     summary = json.loads(result.stdout)
     assert summary["best"]["metrics"]["val_accuracy"] == max(t["scores"]["val_accuracy"] for t in trials)

@@ -16,6 +16,7 @@ from nas.cli.sources import reload
 from nas.rundir import RunDir
 
 FILES = {"architecture.json", "model.safetensors", "model.onnx", "model.pt2", "verify.json", "summary.json", "README.md"}
+FILES |= {"predict.py", "labels.txt"}
 
 
 def nas(*args):
@@ -34,7 +35,7 @@ def home(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         search = ["--budget", "300kFLOPs", "--epochs", "1", "--trials", "5", "--space", "resnet", "--data", "npz:tiny.npz"]
-        assert nas("search", *search, "--finetune-epochs", "1", "--out", "search").exit_code == 0
+        assert nas("search", *search, "--finetune-epochs", "1", "--no-baseline", "--out", "search").exit_code == 0
         again = ["--budget", "250kFLOPs", "--supernet", "search", "--trials", "2"]
         assert nas("search", *again, "--out", "again").exit_code == 0
         assert nas("prune", "python:tiny_net:tiny", "--sweep", "40,70%", *QUICK, "--out", "prune").exit_code == 0

@@ -110,10 +110,11 @@ def test_a_search_records_what_its_report_shows(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_npz("tiny.npz")
     quick = "--budget 300kFLOPs --epochs 1 --trials 5 --space resnet --data npz:tiny.npz --finetune-epochs 1 --out r".split()
+    quick += ["--no-baseline"]
     assert CliRunner().invoke(app, ["search", *quick]).exit_code == 0
     contents = read_contents(RunDir.read(Path("r")))
     assert sum(x.macs for x in contents.layers.chosen) == contents.best.metrics["macs"]
-    assert [curve.name for curve in contents.curves] == ["training", "fine-tuning"]
+    assert [curve.name for curve in contents.curves] == ["training", "training the delivered network"]
     page = Path("r/report.html").read_text()
     assert all(f'<h2 id="{name}">' in page for name in ("architecture", "costs", "training", "search"))
     picture = "front.svg" in Path("r/best/README.md").read_text()

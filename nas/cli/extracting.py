@@ -6,6 +6,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,12 @@ def run_extract(wanted: Wanted, as_json: bool) -> None:
             _check_free(wanted.out)
         folder.parent.mkdir(parents=wanted.out is not None, exist_ok=True)
         log(f"network {record['key']} of {run.path}")
-        summary, verdict = EXTRACTORS[made.config["command"]](made, record, folder, wanted.device)
+        try:
+            summary, verdict = EXTRACTORS[made.config["command"]](made, record, folder, wanted.device)
+        except BaseException:
+            with suppress(OSError):  # it holds other networks
+                folder.parent.rmdir()
+            raise
         summary |= {"run": str(run.path), "front": _delivered(run).get("front", []), "trials": len(made.trials())}
         summary["seconds"] = round(time.monotonic() - began, 1)
         summary = with_errors(summary, made.config)

@@ -60,7 +60,10 @@ def cheaper(trials: Sequence[Trial], problem: SearchProblem, images: int) -> Tri
 
     Less by the first objective, or multiply-adds where there is none; `images` are those of the validation split.
     """
-    chosen, metric = best(trials, problem), (*problem.objectives, "macs")[0]
+    try:
+        chosen, metric = best(trials, problem), (*problem.objectives, "macs")[0]
+    except InfeasibleBudget:  # what is delivered misses the budget, and its check says so
+        return None
     accuracy, cost = chosen.scores[VAL_ACCURACY], chosen.cost.values().get(metric, math.nan)
     least = accuracy - standard_error(accuracy, images)
     known = [t for t in complete_trials(trials, problem) if t.scores[VAL_ACCURACY] >= least and metric in t.cost.values()]

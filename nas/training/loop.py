@@ -209,7 +209,7 @@ class Health:
 
 
 def _largest(module: nn.Module) -> float:
-    return max((p.detach().abs().max().item() for p in module.parameters() if p.numel()), default=0.0)
+    return max((number(p.detach().abs().max()) for p in module.parameters() if p.numel()), default=0.0)
 
 
 class Checkpoints:

@@ -1,0 +1,88 @@
+"""`nas baseline`, and the plain network beside a searched one."""
+
+import json
+from pathlib import Path
+
+import pytest
+from test_cli import error_of, run, save_npz
+
+from nas.cli.baselines import beside, joined
+from nas.report.contents import read_contents
+from nas.report.page import report_html
+from nas.rundir import RunDir
+
+PLAIN = ["--budget", "300kFLOPs", "--finetune-epochs", "2", "--data", "npz:tiny.npz"]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_npz("tiny.npz")
+    return tmp_path
+
+
+def test_a_baseline_is_delivered_verified_and_extracted_like_a_search(folder):
+    result = run("baseline", *PLAIN, "--out", "plain", "--json")
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    assert summary["command"] == "baseline" and summary["verified"] and summary["trials"] == 1
+    assert summary["best"]["metrics"]["macs"] <= 300_000
+    config = RunDir.read(Path("plain")).config
+    assert {row["family"] for row in config["choice"]} <= {"cnn", "resnet", "mobilenet"}
+    assert "plain (" not in result.stderr and "trained alone for" in result.stderr
+    assert run("verify", "plain").exit_code == 0
+    assert run("report", "plain").exit_code == 0
+    assert "--family 'vgg' is not known; choose one of auto, cnn" in error_of("baseline", *PLAIN, "--family", "vgg")
+
+
+def test_a_search_with_a_baseline_says_which_won_and_delivers_it(folder):
+    arguments = ["--epochs", "1", "--trials", "3", "--space", "convnet", "--baseline", "--out", "both", "--json"]
+    result = run("search", *PLAIN, *arguments)
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    plain = json.loads(Path("both/baseline/summary.json").read_text())
+    assert summary["baseline"]["best"] == plain["best"]
+    searched = summary.get("searched", summary)["best"]["metrics"]["val_accuracy"]
+    wins = plain["best"]["metrics"]["val_accuracy"] > searched
+    assert summary["baseline"]["wins"] == wins and ("searched" in summary) == wins
+    assert json.loads(Path("both/best/architecture.json").read_text())["key"] == summary["best"]["key"]
+    assert beside(summary) in result.stderr
+    assert '<h2 id="plain">' in Path("both/report.html").read_text()
+    assert '<h2 id="effort">' in Path("both/report.html").read_text()
+    assert run("verify", "both").exit_code == 0
+
+
+def test_a_plain_network_that_wins_takes_the_place_of_the_searched_one(folder):
+    arguments = ["--epochs", "1", "--trials", "2", "--space", "convnet", "--baseline", "--out", "both"]
+    assert run("search", *PLAIN, *arguments).exit_code == 0
+    with RunDir.open(Path("both")) as opened:
+        summary = dict(opened.record("summary.json"))
+        own = summary.pop("searched", summary)
+        summary |= {"best": {**own["best"], "metrics": {**own["best"]["metrics"], "val_accuracy": 0.0}}}
+        plain = dict(RunDir.read(Path("both/baseline")).record("summary.json"))
+        plain["best"] = {**plain["best"], "metrics": {**plain["best"]["metrics"], "val_accuracy": 0.5}}
+        found = joined(opened, summary, plain)
+        opened.write_json("summary.json", found)
+    assert found["baseline"]["wins"] and found["best"] == plain["best"] and found["searched"]["best"] == summary["best"]
+    assert found["command"] == "search" and any(row["key"] == plain["best"]["key"] for row in found["front"])
+    assert json.loads(Path("both/best/architecture.json").read_text())["key"] == plain["best"]["key"]
+    assert "the plain network is better" in beside(found)
+    assert "this is the plain network" in report_html(read_contents(RunDir.read(Path("both"))))
+
+
+def test_time_is_planned_and_recorded(folder):
+    result = run(
+        "search", "--budget", "300kFLOPs", "--data", "npz:tiny.npz", "--time", "4s", "--space", "convnet", "--out", "r"
+    )
+    assert result.exit_code == 0, result.output
+    config, summary = RunDir.read(Path("r")).config, json.loads(Path("r/summary.json").read_text())
+    assert config["plan"]["seconds"] == 4.0 and not config["plan"]["shared"] and config["plan"]["final_steps"] is None
+    assert set(summary["time"]) >= {"training the delivered network"}
+    assert "plan (--time 4 s)" in result.stderr
+    assert len(RunDir.read(Path("r")).trials()) == 1
+    best = summary["best"]
+    assert [row["key"] for row in summary["front"]] == [best["key"]]
+    assert summary["front"][0]["metrics"]["val_accuracy"] == best["metrics"]["val_accuracy"]
+    assert run("extract", "r", best["key"], "--out", "again").exit_code == 0
+    again = json.loads(Path("again/summary.json").read_text())["best"]["metrics"]
+    assert again["test_accuracy"] == best["metrics"]["test_accuracy"]
