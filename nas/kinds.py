@@ -95,29 +95,16 @@ Change = _record("Change", **{"from": Option | None}, option=str, to=Option | No
 # how the time of a search is divided
 Plan = _record(
     "Plan",
-    seconds=Time,
-    shared=bool,
-    supernet_steps=Positive | None,
-    trials=Positive,
-    compared_steps=Positive,
-    final_steps=Count | None,
-    estimate=Time,
-    precision=str,
+    **dict.fromkeys(("seconds", "estimate"), Time),
+    **dict.fromkeys(("trials", "compared_steps"), Positive),
+    **{"shared": bool, "supernet_steps": Positive | None, "final_steps": Count | None, "precision": str},
 )
 # a short training that a space was chosen by
 Compared = _record(
     "Compared",
-    round=Count,
-    family=str,
-    form=str,
-    widths=_many(Size),
-    depth=Size,
-    space=str,
-    key=Key,
-    macs=Number,
-    steps=Positive,
-    step_ms=Time,
-    val_accuracy=Number,
+    **dict.fromkeys(("family", "form", "space"), str),
+    **dict.fromkeys(("macs", "step_ms", "val_accuracy"), Number),
+    **{"round": Count, "key": Key, "widths": list[Size], "depth": Size, "steps": Positive},
 )
 # config.json
 Config = _record(
@@ -168,7 +155,7 @@ Timing = _record(
     context=str,
 )
 # a line of time.jsonl
-Spent = _whole("Spent", stage=str, seconds=Time, steps=Count)
+Spent = _record("Spent", stage=str, seconds=Time, steps=Count)
 # a line of stages.jsonl
 Stage = _record("Stage", key=Key, stage=str, scores=Metrics, epochs=Count)
 # a line of cuts.jsonl

@@ -7,7 +7,7 @@ for.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,7 +26,7 @@ class Record(dict):
 
     __slots__ = ("where",)
 
-    def __init__(self, values: Mapping[str, Any], where: str) -> None:
+    def __init__(self, values: Mapping[str, Any] | Iterable[tuple[str, Any]], where: str = "a record") -> None:
         super().__init__(values)
         self.where = where
 

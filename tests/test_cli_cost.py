@@ -262,7 +262,7 @@ def test_help_shows_examples():
         (["none.onnx"], "cannot read ONNX file 'none.onnx': No such file"),
         (["none.json"], "cannot read 'none.json': No such file"),
         (["run:0000"], "has no trial '0000' among its 2"),
-        (["run/config.json"], "'run/config.json' describes no architecture"),
+        (["run/config.json"], "'run/config.json' is spoiled: Expected `str`, got `object` at $.space"),
         (["run/best"], "'run/best' is no run directory"),
         (["torchvision:resnet18", "--shape", "3x224"], "--shape '3x224' was not understood"),
         (["run", "--shape", "3x8x8"], "--shape 3x8x8: run is a network for images of 1x8x8; drop --shape"),

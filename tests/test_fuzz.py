@@ -120,7 +120,7 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"trials": "5"}, r"Expected `int`, got `str` at \$.trials"),
+        ({"trials": "5"}, r"Expected `int \| null`, got `str` at \$.trials"),
         ({"budget": "3MFLOPs"}, r"at \$.budget"),
         ({"lr": [0.1]}, r"at \$.lr"),
         ({"widen": 1}, "has the unknown 'widen'"),

@@ -8,7 +8,7 @@ from typing import Any
 
 from nas.budget import format_value
 from nas.cli.deciding import ALONE, AUTO
-from nas.cli.deliver import BEST, final_steps
+from nas.cli.deliver import BEST, VERIFY, final_steps, write_card
 from nas.cli.finding import found
 from nas.cli.job import Job, configuration, make_job
 from nas.cli.planning import Clock
@@ -72,6 +72,9 @@ def joined(run: RunDir, summary: dict[str, Any], plain: dict[str, Any]) -> dict[
         return result
     shutil.rmtree(run.path / BEST)
     shutil.copytree(run.path / BASELINE / BEST, run.path / BEST)
+    nested = RunDir.read(run.path / BASELINE)
+    # paths in the card are those of its folder
+    write_card(run.path / BEST, plain, {**nested.config, "argv": run.config["argv"]}, nested.record(f"{BEST}/{VERIFY}"))
     taken = {name: value for name, value in plain.items() if name not in OF_THE_SEARCH}
     taken["front"] = [row for row in summary["front"] if not _beaten(row, plain["best"])] + [plain["best"]]
     return {**result, **taken, "searched": {"best": summary["best"], "budget": summary["budget"]}}

@@ -15,6 +15,7 @@ import torch
 
 from compress.export import write_format, written_aside
 from compress.more_formats import EXPORTS
+from compress.verify import digests
 from nas.budget import Metric
 from nas.cli.continuing import fine_tune_in
 from nas.cli.errors import Interrupted
@@ -35,6 +36,7 @@ from nas.errors import InvalidSetting, NasError, VerificationFailed, not_known
 from nas.latency.bench import bench_at
 from nas.latency.machine import device_name
 from nas.latency.target import Target
+from nas.report.contents import VERIFY
 from nas.report.passes import LOG, PASSES, networks_so_far, pass_runs
 from nas.report.words import show
 from nas.report.write import PAGE, write_report
@@ -197,6 +199,8 @@ def _summary(run: RunDir) -> dict[str, Any]:
         for path in sorted((folder / BEST).iterdir()):
             if path.is_file():
                 shutil.copy2(path, aside / path.name)
+    if verdict := dict(run.record_if_there(VERIFY)):  # what a pass exported is delivered, too
+        run.write_json(VERIFY, {**verdict, "files": digests(run.path / BEST)})
     last, rows = _summary_of(folder), run.read_lines(LOG)
     original, best = dict(rows[0]["metrics"]), {**last["best"], "metrics": dict(rows[-1]["metrics"])}
     times = _side_by_side(run, folder)
