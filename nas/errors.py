@@ -18,9 +18,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def not_known(name: str, known: Iterable[str], also: str = "") -> str:
-    """`'adam' is not known (did you mean adamw?); choose one of sgd, adamw`; `also` stands before `one of`."""
+    """`'adam' is not known; choose one of sgd, adamw (did you mean adamw?)`; `also` stands before `one of`."""
     names = list(known)
-    return f"{name!r} is not known{did_you_mean(name, names)}; choose {also}one of {', '.join(names)}"
+    return f"{name!r} is not known; choose {also}one of {', '.join(names)}{did_you_mean(name, names)}"
 
 
 def unknown_key(name: str, known: Iterable[str]) -> str:

