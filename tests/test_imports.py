@@ -26,6 +26,7 @@ LEVELS = (
     ("nas.training",),
     ("nas.evaluation", "nas.search", "nas.report"),
     ("nas.cli",),
+    ("nas.__main__",),
 )
 LEVEL = {unit: level for level, units in enumerate(LEVELS) for unit in units}
 OUTSIDE = {
@@ -142,7 +143,7 @@ def test_reader_sees_this_house():
 
 def allowed(importer: str, unit: str) -> bool:
     """Tell whether a unit may import another one."""
-    if importer == unit or importer == "nas.cli":
+    if importer == unit or importer in ("nas.cli", "nas.__main__"):
         return True
     if importer in OUTSIDE:
         return unit in OUTSIDE[importer]

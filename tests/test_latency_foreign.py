@@ -10,7 +10,7 @@ from networks import SHARED, space_for
 
 from nas.cost.counting import macs
 from nas.errors import InvalidSetting
-from nas.latency.foreign import FOREIGN, TABLES, UnitTable, foreign
+from nas.latency.foreign import FOREIGN, TABLES, UnitTable, foreign, searchable
 from nas.latency.predictor import Predictor
 from nas.latency.proxyless import plan_of, read_proxyless
 from nas.latency.table import CorruptTable
@@ -100,9 +100,9 @@ REMEDY = "add --space fbnet --resolution 32 --set width=1"
     ("space", "said"),
     [
         (space_for("mobilenet"), f"space fbnet at 32 pixels; this is space mobilenet at 8 pixels: {REMEDY}"),
-        (fbnet(DataShape(3, 224, 100)), "this is space fbnet at 224 pixels with stages="),
+        (fbnet(DataShape(3, 224, 100)), "this is space fbnet at 224 pixels with features=1984, other stages and stem: "),
         (fbnet(resolutions=(32, 24)), f"this is space fbnet at 24/32 pixels: {REMEDY}"),
-        (fbnet(width=0.5), "this is space fbnet at 32 pixels with stages=((16, 1, 1), (16, 4, 1),"),
+        (fbnet(width=0.5), "this is space fbnet at 32 pixels with features=752, other stages: "),
         (fbnet(DataShape(1, 32, 10)), f"with in_channels=1: {REMEDY}, and take images of 3 channels"),
     ],
     ids=["space", "resolution", "resolutions", "width", "channels"],
@@ -226,3 +226,11 @@ def test_another_form_of_the_space_is_taken_only_when_asked_and_says_so():
     assert "accepted for 224 pixels" in metric.context
     with pytest.raises(InvalidSetting, match="measured for space fbnet"):
         foreign("pixel3").check(space_for("mobilenet"), accept=True)
+
+
+def test_a_search_is_offered_the_tables_that_fit_a_space():
+    assert searchable("pixel3").name == "pixel3"
+    with pytest.raises(InvalidSetting, match="is for nas cost --table pixel1; for a search choose one of pixel3, raspi4"):
+        searchable("pixel1")
+    with pytest.raises(InvalidSetting, match="'pixle3'; choose one of pixel3, raspi4, eyeriss, fpga .did you mean pixel3"):
+        searchable("pixle3")

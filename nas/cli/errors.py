@@ -19,6 +19,8 @@ from nas.failures import machine_failure
 
 P = ParamSpec("P")
 UNREAD = 141  # as a shell tells of SIGPIPE
+# commands that import torch before they can say anything
+SLOW_TO_START = frozenset("search train prune quantize compress profile".split())
 TRUST_CODE = "trust_code"
 
 
@@ -38,6 +40,8 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
                 with warnings.catch_warnings(), naming(_texts(kwargs)):
                     warnings.showwarning = _show_warning  # type: ignore[assignment]
                     check_options(kwargs)
+                    if command.__name__ in SLOW_TO_START:
+                        _say(f"{command.__name__}: starting")
                     command(*args, **kwargs)
             except BaseException as error:
                 if isinstance(error, KeyboardInterrupt) or (interrupts.seen and not isinstance(error, Interrupted)):

@@ -14,7 +14,7 @@ from nas.cli.settings import Settings
 from nas.errors import InvalidBudget, InvalidSetting
 from nas.latency.bench import Bench, units_of
 from nas.latency.costing import CostModel, NamedTable, OwnLatency
-from nas.latency.foreign import foreign
+from nas.latency.foreign import searchable
 from nas.latency.machine import table_path
 from nas.latency.predictor import Predictor
 from nas.latency.table import LatencyTable, read_table
@@ -41,7 +41,7 @@ def cost_models(
     models: list[CostModel] = []
     for name in check_tables(budgets, settings):
         accept = settings.accept_foreign_table
-        models.append(NamedTable(name, foreign(name).model(space, accept)) if name else _own(space, bench, settings, run))
+        models.append(NamedTable(name, searchable(name).model(space, accept)) if name else _own(space, bench, settings, run))
     _require(models, budgets, space)
     return tuple(models)
 

@@ -37,7 +37,9 @@ _DATA = "digits, fashion-mnist, cifar10, cifar100, imagefolder:DIR, csv:FILE, np
 Budgets = Annotated[
     list[str] | None,
     typer.Option(
-        "--budget", "-b", help="What the network may cost, such as 3MFLOPs, 2ms, 2MB, 320KBpeak. Repeatable; all hold."
+        "--budget",
+        "-b",
+        help="What the network may cost, such as 3MFLOPs, 2ms, 2MB, 320KBpeak. Repeatable; all hold. [required]",
     ),
 ]
 Data = Annotated[str, typer.Option(help=f"Data set: {_DATA}.")]

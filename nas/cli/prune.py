@@ -14,7 +14,8 @@ from nas.cli.pruning.settings import PRUNE_DEFAULTS as DEFAULTS
 Network = Annotated[
     str,
     typer.Argument(
-        help="torchvision:NAME, timm:NAME, cifar-resnet20 to cifar-resnet110, python:MODULE:FUNCTION, or a run directory."
+        help="torchvision:NAME, timm:NAME, cifar-resnet20 to cifar-resnet110, python:MODULE:FUNCTION, or a run directory. "
+        "[required]"
     ),
 ]
 Weights = Annotated[Path | None, typer.Option(help="Its weights: safetensors, or a state dict of PyTorch.")]

@@ -61,7 +61,7 @@ def search(  # noqa: PLR0913 - the options of a command are its parameters
       nas search --budget 3MFLOPs
       nas search --budget 20MFLOPs --budget 500kparams --data npz:cifar10.npz --flip --finetune-epochs 10
       nas search --budget 0.5ms --data npz:cifar10.npz --space resnet
-      nas search --budget 15ms@pixel3 --space fbnet --data imagefolder:photos --resolution 224
+      nas search --budget 15ms@pixel3 --space fbnet --data imagefolder:photos --resolution 32
       nas search --budget 3MFLOPs --searcher optuna-tpe --supernet runs/search-1
       nas search --resume --out runs/search-1
 

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from nas.architecture import Architecture, SearchSpace
 from nas.budget import Metric
-from nas.errors import InvalidSetting
+from nas.errors import InvalidSetting, did_you_mean
 from nas.latency.costing import CostModel, OwnLatency
 from nas.latency.predictor import Predictor
 from nas.latency.proxyless import read_proxyless
@@ -76,7 +76,7 @@ class ChoiceTable:
         if space.name == self.space and self._has_all(space):
             remedy += ", or add --accept-foreign-table"
         raise InvalidSetting(
-            f"table {self.name} was measured for {_form(self.space, self.settings, details)}; "
+            f"table {self.name} was measured for {_form(self.space, self.settings, details, measured=True)}; "
             f"this is {_form(space.name, space.settings, details)}: {remedy}"
         )
 
@@ -179,11 +179,28 @@ FOREIGN: dict[str, Callable[[], ForeignTable]] = {
     "pixel1": read_pixel1,
 }
 
+# those that fit a space; the blocks of pixel1 are those of no space, and it is for nas cost
+FOR_SEARCH = tuple(name for name in FOREIGN if name != "pixel1")
+
+
+def searchable(name: str) -> ForeignTable:
+    """Read the published table `name` for a search. Raises InvalidSetting for one that fits no space."""
+    if name in FOREIGN and name not in FOR_SEARCH:
+        raise InvalidSetting(
+            f"table {name} has the blocks of other networks than those of any space, and is for nas cost --table {name}; "
+            f"for a search choose one of {', '.join(FOR_SEARCH)}, or measure a table with nas profile"
+        )
+    if name not in FOREIGN:
+        near = did_you_mean(name, FOR_SEARCH)
+        raise InvalidSetting(f"there is no published latency table {name!r}; choose one of {', '.join(FOR_SEARCH)}{near}")
+    return FOREIGN[name]()
+
 
 def foreign(name: str) -> ForeignTable:
     """Read the published table `name`. Raises InvalidSetting, with the names that there are."""
     if name not in FOREIGN:
-        raise InvalidSetting(f"there is no published latency table {name!r}; choose one of {', '.join(FOREIGN)}")
+        near = did_you_mean(name, FOREIGN)
+        raise InvalidSetting(f"there is no published latency table {name!r}; choose one of {', '.join(FOREIGN)}{near}")
     return FOREIGN[name]()
 
 
@@ -193,7 +210,9 @@ def _pixels(settings: Mapping[str, object]) -> str:
     return "/".join(map(str, resolutions))
 
 
-def _form(space: str, settings: Mapping[str, object], details: list[str]) -> str:
+def _form(space: str, settings: Mapping[str, object], details: list[str], measured: bool = False) -> str:
     """A space in words, with those of its settings that matter."""
-    shown = ", ".join(f"{name}={settings.get(name)}" for name in details)
+    plain = [f"{name}={settings.get(name)}" for name in details if not isinstance(settings.get(name), tuple)]
+    others = [name for name in details if isinstance(settings.get(name), tuple)]
+    shown = ", ".join(plain + ([f"other {' and '.join(others)}"] if others and not measured else []))
     return f"space {space} at {_pixels(settings)} pixels" + (f" with {shown}" if shown else "")
