@@ -57,7 +57,7 @@ def check_tables(budgets: Sequence[Budget], settings: Settings) -> list[str]:
     names = dict.fromkeys(b.metric.partition("@")[2] for b in budgets if b.metric.startswith((LATENCY, ENERGY)))
     for name in names:
         if name:
-            foreign(name)
+            searchable(name)
         elif settings.table:
             read_table(Path(settings.table))
     return list(names)
@@ -66,7 +66,7 @@ def check_tables(budgets: Sequence[Budget], settings: Settings) -> list[str]:
 def check_named(budgets: Sequence[Budget], space: SearchSpace, settings: Settings) -> None:
     """Raise for a published table that does not fit the space: before anything is trained."""
     models = [
-        NamedTable(n, foreign(n).model(space, settings.accept_foreign_table)) for n in check_tables(budgets, settings) if n
+        NamedTable(n, searchable(n).model(space, settings.accept_foreign_table)) for n in check_tables(budgets, settings) if n
     ]
     _require(models, [b for b in budgets if "@" in b.metric], space)
 
