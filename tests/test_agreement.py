@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from networks import images
 from torch import Tensor, nn
 
 from compress.agreement import BATCHES, agreement, check_batches, check_same
+from nas.cli.pruning.original import read_original
+from nas.cli.shared_settings import ExistingSettings
 from nas.errors import InvalidSetting, VerificationFailed
 
 X = images(5, 3, 4, 4)
@@ -79,3 +83,34 @@ def test_a_form_that_answers_otherwise_is_named():
 
 def test_nothing_is_compared_with_logits_that_are_not_finite():
     check_same(Sums(lambda logits: logits * torch.inf), Sums(lambda logits: logits * torch.nan), X, "the copy")
+
+
+OWN = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return {answer}
+
+def net():
+    return Net()
+"""
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ("self.head(self.conv(x).mean((2, 3))) * (2 if x.shape[0] == 1 else 1)", "answers otherwise for one image"),
+        ("self.head(nn.functional.adaptive_avg_pool2d(self.conv(x), 1).squeeze())", r"logits of shape \(2,\) for 1 image"),
+    ],
+)
+def test_such_a_network_is_refused_as_soon_as_it_is_read(answer, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    (tmp_path / "net_by_size.py").write_text(OWN.format(answer=answer))
+    with pytest.raises(InvalidSetting, match=words):
+        read_original(ExistingSettings(network="python:net_by_size:net", shape="3x8x8"), None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from quantize_toy import mini, plain
@@ -10,6 +12,8 @@ from torch import Tensor, nn
 from compress.quantize import memory
 from compress.quantize.memory import images_at_once, live_bytes
 from compress.quantize.race import FEWEST, Runner, winner
+from nas.cli.quantizing import job
+from nas.data.load import DataConfig, load
 from nas.torch_seeding import generator
 
 NOISE = [torch.rand(16, generator=generator(0, "losses", number)) for number in range(10)]
@@ -56,3 +60,21 @@ def test_images_at_once(limit, images, monkeypatch):
     monkeypatch.setattr(memory, "live_bytes", lambda _: 20_000)
     monkeypatch.setattr(memory, "LIMIT", limit)
     assert images_at_once(network, 64) == images
+
+
+@pytest.mark.parametrize("asked", [512, 70, 4, 9999])
+def test_as_many_images_as_were_asked_for(asked, monkeypatch):
+    data = load(DataConfig("digits"))
+    network = plain(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), shape=(1, 8, 8))
+    told: list[str] = []
+    monkeypatch.setattr(job, "log", told.append)
+    asked_job = SimpleNamespace(settings=SimpleNamespace(images=asked, seed=0), network=network, data=data)
+    batches = job.calibration_images(asked_job)
+    there = len(data.train)
+    assert sum(map(len, batches)) == min(asked, there) and len(batches) >= 2 and max(map(len, batches)) <= 64
+    assert told == (
+        [f"--images {asked}: digits has {there} training images, and all of them are used"] if asked > there else []
+    )
+    # every one of them once
+    rows = torch.cat(batches).flatten(1)
+    assert len(rows.unique(dim=0)) >= 0.99 * len(rows)

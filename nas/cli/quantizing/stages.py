@@ -87,7 +87,7 @@ def _original_trial(job: QuantizeJob, run: RunDir, clock: Clock) -> Trial:
 
 def _ptq_trial(job: QuantizeJob, run: RunDir, clock: Clock) -> Trial:
     images = calibration_images(job)
-    log(f"calibrating on {sum(map(len, images))} images")
+    log(f"calibrating on {sum(map(len, images))} images{'' if job.data is not None else ' of noise'}")
     scheme, losses = _scheme(job, images, clock)
     found = quantize(job.network, scheme, images, job.ptq)
     log(
