@@ -32,9 +32,10 @@ from search_spaces.staged import DataShape, Macro
 LEAST_SHARE = 0.5
 HANDFUL = 3  # of one family
 # passes over the data that a network needs at least in the time of its last training
-LEAST_EPOCHS = 12.0
+LEAST_EPOCHS = 20.0
 LEAST_FRACTION = 0.1
 SECOND_ROUND = 4
+FEW_IMAGES = 32
 VALIDATION = 3000
 
 
@@ -179,11 +180,12 @@ def choose(
 
 
 def step_seconds(candidate: Candidate, lesson: Lesson, seed: int, device: torch.device) -> float:
-    """Seconds of a training step of its largest network."""
+    """Seconds of a training step of its largest network, as a few images tell."""
     space, data = candidate.space, lesson.data
     module, side = fresh(space, space.largest(), seed, device), space.resolutions[-1]
-    shape = (min(lesson.config.batch_size, len(data.train)), data.channels, side, side)
-    return seconds_per_step(module, shape, device, lesson.config.precision)
+    batch = min(lesson.config.batch_size, len(data.train))
+    few = min(batch, FEW_IMAGES)
+    return seconds_per_step(module, (few, data.channels, side, side), device, lesson.config.precision) * batch / few
 
 
 def _row(candidate: Candidate, number: int, steps: int, accuracy: float, step: float) -> dict[str, object]:

@@ -47,6 +47,8 @@ CROP_SHARE = 16
 LEAST_MULTIPLE = 0.1  # of widths: as narrow as they get
 # of --time, about what is left for the training of the delivered network
 LAST_TRAINING = 0.75
+# of the steps of the last training: at most so many for each short training
+CHOOSING_PART = 6
 # bf16 has to be so much faster than fp32 to be taken
 WORTHWHILE = 1.15
 
@@ -134,7 +136,7 @@ def decide(question: Question) -> Decision:
     precision = _precision(question, found[0])
     lesson = lesson_of(settings, question.data, precision)
     left = handful(found, wanted, lesson, (settings.seed, question.device), LAST_TRAINING * seconds)
-    most = max(1, (_final_steps(question, shared) or 1) // 3)
+    most = max(1, (_final_steps(question, shared) or 1) // CHOOSING_PART)
     choice = choose(left, lesson, settings.seed, question.device, planning.CHOOSING * seconds, most)
     _tell(choice, len(found), len(left))
     space = _doubled(question, choice.candidate) if shared else choice.candidate.space
