@@ -109,7 +109,7 @@ class RunDir:
         try:
             return read_record(path)
         except FileNotFoundError:
-            raise InvalidSetting(f"{str(path)!r} does not exist; the run did not get so far, go on with --resume") from None
+            raise InvalidSetting(f"{str(path)!r} does not exist; the run did not get so far, resume it with --resume") from None
 
     def record_if_there(self, name: str) -> Record:
         """The same, or an empty record where the run has not written it yet."""
@@ -137,7 +137,7 @@ class RunDir:
         try:
             return files.from_json(files.read_regular(path))
         except FileNotFoundError:
-            raise InvalidSetting(f"{str(path)!r} does not exist; the run did not get so far, go on with --resume") from None
+            raise InvalidSetting(f"{str(path)!r} does not exist; the run did not get so far, resume it with --resume") from None
         except ValueError as error:
             raise CorruptRun(f"{str(path)!r} is not JSON ({error}); restore it or start a new run") from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,14 +37,8 @@ SPACES: dict[str, Family] = {
 }
 
 
-def sized(
-    family: Family,
-    shape: DataShape,
-    budgets: Sequence[Budget],
-    options: Any,  # noqa: ANN401
-    ratio: float = LARGEST_TO_BUDGET,
-) -> SearchSpace:
-    """Build the space whose largest network costs `ratio` times the tightest budget and whose smallest at most a quarter.
+def sized(family: Family, shape: DataShape, budgets: Sequence[Budget], options: Any) -> SearchSpace:  # noqa: ANN401
+    """Build the space whose largest network costs about twice the tightest budget and whose smallest at most a quarter.
 
     Budgets that a plan cannot tell (latency, energy) do not size it. The largest macro-architecture that still has
     reasonable widths wins; the smallest one takes what no other can.
@@ -54,7 +47,7 @@ def sized(
     if not known:
         return family.make(shape, family.macros[0], 1.0, options)
     for macro in family.macros:
-        width, space = fitted(family, macro, (shape, known, options), ratio)
+        width, space = fitted(family, macro, (shape, known, options), LARGEST_TO_BUDGET)
         if width >= LEAST_WIDTH and _ratio(space, known, largest=False) <= SMALLEST_TO_BUDGET:
             break
     return space
@@ -85,28 +78,9 @@ def _ratio(space: SearchSpace, budgets: Sequence[Budget], largest: bool) -> floa
 
 
 def _widest(ratio: Callable[[float], float], most: float) -> float:
-    """Widest multiplier whose ratio is at most `most`, in steps of 2.5%.
-
-    Costs grow about with the square of the width, which tells where to look first.
-    """
-    least, greatest = -100, 84  # 1.025 ** 84 is MOST_WIDTH
-    known: dict[int, bool] = {}
-
-    def fits(step: int) -> bool:
-        if step not in known:
-            known[step] = ratio(1.025**step) <= most
-        return known[step]
-
-    guess = round(math.log(most / ratio(1.0)) / (2 * math.log(1.025))) if most > 0 else least
-    low = high = max(least, min(greatest, guess))
-    reach = 1
-    while low > least and not fits(low):  # bounded: the reach doubles
-        low, reach = max(least, low - reach), 2 * reach
-    high, reach = max(high, low), 1
-    while high < greatest and fits(high):
-        high, reach = min(greatest, high + reach), 2 * reach
-    high = high if fits(high) else high - 1
+    """Widest multiplier whose ratio is at most `most`, by bisection over steps of 2.5%."""
+    low, high = -100, 84  # 1.025 ** 84 is MOST_WIDTH
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+        low, high = (middle, high) if ratio(1.025**middle) <= most else (low, middle - 1)
     return min(MOST_WIDTH, 1.025**low)

@@ -1,4 +1,4 @@
-"""Space `convnet`: dense convolutions that halve the image early, one or two of them a block.
+"""Space `convnet`: dense convolutions that halve the image early.
 
 Multiply-adds of dense 3x3 convolutions on small maps take less time than those of depthwise ones, also in training.
 Blocks are single convolutions as in VGG (Simonyan and Zisserman 2015) with shortcuts, or Fused-MBConv (Gupta and Akin 2020).
@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 from nas.architecture import Option
-from nas.errors import InvalidSetting
+from nas.errors import InvalidSetting, not_known
 from nas.plan import ConvSpec
 from nas.supernet.blocks import (
     BlockSpec,
@@ -29,14 +30,14 @@ BLOCKS: dict[str, Parts] = {
     CONV: (ConvBlock, conv_block_layers),
     "fused": (FusedResidual, fused_residual_layers),
 }
-_LARGE = {"early_stride": True, "halving": (0, 1, 2, 3), "stem": 24}
-_SMALL = {"early_stride": True, "halving": (0, 2, 1), "stem": 16}
+_four_stages = partial(Macro, early_stride=True, halving=(0, 1, 2, 3), stem=24)
+_three_stages = partial(Macro, (32, 48, 96), early_stride=True, halving=(0, 2, 1), stem=16)
 MACROS = (
-    Macro((48, 96, 192, 384), depth=4, name="four stages, deep", **_LARGE),  # type: ignore[arg-type]
-    Macro((32, 64, 128, 256), depth=2, name="four stages", **_LARGE),  # type: ignore[arg-type]
-    Macro((32, 48, 96), depth=3, name="three stages, deep", **_SMALL),  # type: ignore[arg-type]
-    Macro((32, 48, 96), depth=2, name="three stages", **_SMALL),  # type: ignore[arg-type]
-    Macro((32, 48, 96), depth=1, name="three stages, shallow", **_SMALL),  # type: ignore[arg-type]
+    _four_stages((48, 96, 192, 384), depth=4, name="four stages, deep"),
+    _four_stages((32, 64, 128, 256), depth=2, name="four stages"),
+    _three_stages(depth=3, name="three stages, deep"),
+    _three_stages(depth=2, name="three stages"),
+    _three_stages(depth=1, name="three stages, shallow"),
 )
 
 
@@ -87,7 +88,7 @@ def make(shape: DataShape, macro: Macro, width: float, options: ConvNetOptions) 
     Raises InvalidSetting for an unknown block type, an option that is no positive whole number, or an even kernel.
     """
     if options.block not in BLOCKS:
-        raise InvalidSetting(f"block={options.block!r} is not known; choose one of {', '.join(BLOCKS)}")
+        raise InvalidSetting(f"block={not_known(options.block, BLOCKS)}")
     offered = resolutions(shape, options.resolutions)
     stem_stride, stage_strides = strides(offered[-1], macro)
     return ConvNetSpace(

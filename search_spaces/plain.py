@@ -19,7 +19,7 @@ _CNN = (
     Macro((32, 64, 128, 256), depth=1, halving=(0, 1, 2, 3), stem=32, name="dense CNN"),
     Macro((32, 64), depth=1, halving=(0, 1), stem=16, name="dense CNN"),
 )
-# ResNet-18 and, for small images, ResNet-20, -14 and -8 (He et al. 2016)
+# ResNet-18 and, for small images, ResNet-20 and -14 (He et al. 2016)
 _RESNET = (
     Macro((64, 128, 256, 512), depth=2, name="ResNet-18"),
     Macro((16, 32, 64), depth=3, name="ResNet-20"),

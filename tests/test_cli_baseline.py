@@ -7,6 +7,7 @@ import pytest
 from test_cli import error_of, run, save_npz
 
 from nas.cli.baselines import beside, joined
+from nas.cli.deliver import unbeaten
 from nas.report.contents import read_contents
 from nas.report.page import report_html
 from nas.rundir import RunDir
@@ -47,9 +48,20 @@ def test_a_search_with_a_baseline_says_which_won_and_delivers_it(folder):
     assert summary["baseline"]["wins"] == wins and ("searched" in summary) == wins
     assert json.loads(Path("both/best/architecture.json").read_text())["key"] == summary["best"]["key"]
     assert beside(summary) in result.stderr
+    assert set(summary["time"]) >= {"training the supernet", "training the plain network"}
     assert '<h2 id="plain">' in Path("both/report.html").read_text()
     assert '<h2 id="effort">' in Path("both/report.html").read_text()
     assert run("verify", "both").exit_code == 0
+
+
+def test_what_the_delivered_network_beats_is_judged_by_the_objectives():
+    def row(accuracy, macs, ms):
+        return {"metrics": {"val_accuracy": accuracy, "macs": macs, "latency_ms": ms}}
+
+    delivered, quicker, slower = row(0.9, 1e6, 2.0), row(0.8, 2e6, 1.0), row(0.8, 2e6, 3.0)
+    rows = [quicker, delivered, slower, {"metrics": {"val_accuracy": 0.8}}]
+    assert unbeaten(rows, delivered, ("latency_ms",)) == [quicker, delivered, rows[3]]
+    assert unbeaten(rows, delivered, ("macs",)) == [delivered, rows[3]]
 
 
 def test_a_plain_network_that_wins_takes_the_place_of_the_searched_one(folder):

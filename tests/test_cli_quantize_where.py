@@ -1,4 +1,4 @@
-"""`nas quantize` tells what of its file runs as integers, in fp32, or converts values."""
+"""`nas quantize` reports which parts of its file run as integers, in fp32, or convert values."""
 
 from __future__ import annotations
 

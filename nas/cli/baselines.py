@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import shutil
+import time
 from dataclasses import replace
 from typing import Any
 
 from nas.budget import format_value
 from nas.cli.deciding import ALONE, AUTO
-from nas.cli.deliver import BEST, VERIFY, final_steps, write_card
+from nas.cli.deliver import BEST, VERIFY, final_steps, unbeaten, write_card
 from nas.cli.finding import found
 from nas.cli.job import Job, configuration, make_job
-from nas.cli.planning import Clock
+from nas.cli.planning import Clock, times
 from nas.cli.progress import log
 from nas.cli.settings import Settings
-from nas.rundir import RunDir
+from nas.report.contents import SUMMARY
+from nas.rundir import CONFIG, RunDir
 from nas.search.problem import VAL_ACCURACY
 from nas.training.loop import total_steps
 
 BASELINE = "baseline"
-SUMMARY = "summary.json"
 # what a summary says of the search, whatever network is delivered
 OF_THE_SEARCH = ("command", "front", "trials", "time", "seconds", "latency", "cheaper")
 
@@ -43,16 +44,17 @@ def beside_baseline(job: Job, run: RunDir, summary: dict[str, Any], clock: Clock
     """
     log("the plain network of the same budget, for comparison")
     path = run.path / BASELINE
-    resumed = path if (path / "config.json").is_file() else None
+    resumed = path if (path / CONFIG).is_file() else None
     plain: dict[str, Any] = dict(RunDir.read(path).record(SUMMARY)) if (path / SUMMARY).is_file() else {}
     if not plain:
-        its_clock = Clock(job.device)
+        its_clock, began = Clock(job.device), time.monotonic()
         own = make_job(_settings(job, run), resumed, plain=True)
         with RunDir.open(path) if resumed else RunDir.create(BASELINE, configuration(own, BASELINE), path) as nested:
             with clock.stage(run, "training the plain network"):
                 plain = found(own, nested, resumed, its_clock)
+            plain["seconds"] = round(time.monotonic() - began, 1)
             nested.write_json(SUMMARY, plain)
-    return joined(run, summary, plain)
+    return joined(run, {**summary, "time": times(run)}, plain)
 
 
 def _settings(job: Job, run: RunDir) -> Settings:
@@ -76,14 +78,8 @@ def joined(run: RunDir, summary: dict[str, Any], plain: dict[str, Any]) -> dict[
     # paths in the card are those of its folder
     write_card(run.path / BEST, plain, {**nested.config, "argv": run.config["argv"]}, nested.record(f"{BEST}/{VERIFY}"))
     taken = {name: value for name, value in plain.items() if name not in OF_THE_SEARCH}
-    taken["front"] = [row for row in summary["front"] if not _beaten(row, plain["best"])] + [plain["best"]]
+    taken["front"] = [*unbeaten(summary["front"], plain["best"], run.config["objectives"]), plain["best"]]
     return {**result, **taken, "searched": {"best": summary["best"], "budget": summary["budget"]}}
-
-
-def _beaten(row: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether a network costs more multiply-adds than another one that is as accurate."""
-    mine, its = row["metrics"], other["metrics"]
-    return bool(mine["macs"] >= its["macs"] and mine[VAL_ACCURACY] <= its[VAL_ACCURACY])
 
 
 def beside(summary: dict[str, Any]) -> str:

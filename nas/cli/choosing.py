@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ from nas.cost.counting import count
 from nas.evaluation.alone import AloneEvaluator, Lesson, fresh, some_of
 from nas.latency.bench import Bench
 from nas.training.speed import seconds_per_step
-from search_spaces import LEAST_WIDTH, MOST_WIDTH, Family, fitted
+from search_spaces import LEAST_WIDTH, MOST_WIDTH, Family, count_metrics, fitted
 from search_spaces.staged import DataShape, Macro
 
 # a macro-architecture that fills less of the budget at its greatest width is too small for it
@@ -58,9 +58,13 @@ class Form:
     macro: Macro
     limits: tuple[Budget, ...]
 
+    def sized(self, ratio: float, wanted: Wanted) -> tuple[float, SearchSpace]:
+        """The width and the space whose largest network costs at most `ratio` times the limits."""
+        return fitted(self.spaces, self.macro, (wanted.shape, self.limits, wanted.options[self.family]), ratio)
+
     def at(self, fraction: float, wanted: Wanted) -> Candidate | None:
         """The space whose largest network costs this fraction of the limits; None if even the narrowest costs too much."""
-        width, space = fitted(self.spaces, self.macro, (wanted.shape, self.limits, wanted.options[self.family]), fraction)
+        width, space = self.sized(fraction, wanted)
         cost = count(space.plan(space.largest()))
         if check(self.limits, cost):
             return None
@@ -71,13 +75,17 @@ class Form:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A space whose largest network meets the budgets, with what that costs; `suits` where its widths are reasonable."""
+    """A space whose largest network meets the budgets, with what that costs; `suits` where its widths are reasonable.
+
+    `step_seconds` is a training step of that network, 0 as long as it was not timed.
+    """
 
     form: Form
     fraction: float
     space: SearchSpace
     cost: Mapping[str, float]
     suits: bool = True
+    step_seconds: float = field(default=0.0, compare=False)
 
     @property
     def family(self) -> str:
@@ -104,8 +112,7 @@ def candidates(families: Mapping[str, Family], wanted: Wanted) -> list[Candidate
 
 def _limits(family: Family, wanted: Wanted, options: Any) -> tuple[Budget, ...]:  # noqa: ANN401
     """The budgets that a plan of the family can be held against, those in ms as multiply-adds."""
-    space = family.make(wanted.shape, family.macros[-1], 1.0, options)
-    known = count(space.plan(space.smallest())).metrics
+    known = count_metrics(family, wanted.shape, options)
     limits = sizing(wanted.budgets, family, wanted.shape, options, wanted.bench)
     return tuple(b for b in limits if not b.relative and b.metric in known)
 
@@ -113,7 +120,7 @@ def _limits(family: Family, wanted: Wanted, options: Any) -> tuple[Budget, ...]:
 def handful(
     found: Sequence[Candidate], wanted: Wanted, lesson: Lesson, setting: tuple[int, torch.device], seconds: float
 ) -> list[Candidate]:
-    """The candidates that are worth a training, the costliest first; `seconds` is the time of the last training, 0 for any.
+    """The candidates that are worth a training, timed, the costliest first; `seconds` is that of the last training, 0 for any.
 
     Within it a network has to see the data a few times, as its speed on this machine tells; one that cannot is made smaller.
     `setting` is the seed and the device.
@@ -123,9 +130,11 @@ def handful(
     for family in dict.fromkeys(c.family for c in found):
         mine = sorted((c for c in found if c.family == family), key=lambda c: -c.cost["params"])[:HANDFUL]
         for candidate in mine:
-            epochs = seconds / (step_seconds(candidate, lesson, *setting) * batches) if seconds else LEAST_EPOCHS
+            first = timed(candidate, lesson, *setting)
+            epochs = seconds / (first.step_seconds * batches) if seconds else LEAST_EPOCHS
             share = max(LEAST_FRACTION, epochs / LEAST_EPOCHS)
-            kept.append(candidate if share >= 1 else candidate.form.at(share, wanted) or candidate)
+            smaller = None if share >= 1 else candidate.form.at(share, wanted)
+            kept.append(timed(smaller, lesson, *setting) if smaller else first)
     return sorted({c.space.id: c for c in kept}.values(), key=lambda c: -c.macs)
 
 
@@ -135,7 +144,6 @@ class Choice:
 
     candidate: Candidate
     evidence: tuple[dict[str, object], ...]
-    step_seconds: float
 
 
 def choose(
@@ -149,46 +157,47 @@ def choose(
     """Train candidates in rounds, and choose the best one by its validation accuracy.
 
     `seconds` is the time for all of it, in which each candidate gets the same share; 0 for lengths in images, at most
-    `most_steps`. Of candidates
-    within a standard error of the best one, the costliest is chosen: it gains more from the longer training.
+    `most_steps`. Of candidates within a standard error of the best one, the costliest is chosen: it gains more from the longer
+    training.
     """
     data = some_of(lesson.data, VALIDATION, seed)
     batch = min(lesson.config.batch_size, len(data.train))
-    per_step = {c.space.id: step_seconds(c, lesson, seed, device) for c in found}
-    left, rows = list(found), []
+    left, rows = [timed(candidate, lesson, seed, device) for candidate in found], []
     sizes = (len(found), min(SECOND_ROUND, len(found)))
     scores: dict[str, float] = {}
     with bar("choosing the space", sum(sizes)) as shown:
         for number, kept in enumerate(sizes):
             for candidate in left:
-                step = per_step[candidate.space.id]
                 steps = (
-                    steps_for(seconds / len(sizes) / kept, step)
+                    steps_for(seconds / len(sizes) / kept, candidate.step_seconds)
                     if seconds
                     else min(most_steps, math.ceil(ROUNDS[number] / batch))
                 )
                 config = replace(lesson.config, steps=steps)
                 evaluator = AloneEvaluator(candidate.space, replace(lesson, data=data, config=config), seed, device)
                 scores[candidate.space.id] = evaluator(candidate.space.largest())["val_accuracy"]
-                rows.append(_row(candidate, number, steps, scores[candidate.space.id], step))
+                rows.append(_row(candidate, number, steps, scores[candidate.space.id]))
                 shown.update(len(rows), f"{candidate.family} {scores[candidate.space.id]:.1%} validation")
             left = sorted(left, key=lambda c: -scores[c.space.id])[: sizes[-1]]
     best = scores[left[0].space.id]
     error = standard_error(best, len(data.val))
     chosen = max((c for c in left if scores[c.space.id] >= best - error), key=lambda c: c.macs)
-    return Choice(chosen, tuple(rows), per_step[chosen.space.id])
+    return Choice(chosen, tuple(rows))
 
 
-def step_seconds(candidate: Candidate, lesson: Lesson, seed: int, device: torch.device) -> float:
-    """Seconds of a training step of its largest network, as a few images tell."""
-    space, data = candidate.space, lesson.data
-    module, side = fresh(space, space.largest(), seed, device), space.resolutions[-1]
-    batch = min(lesson.config.batch_size, len(data.train))
+def timed(candidate: Candidate, lesson: Lesson, seed: int, device: torch.device) -> Candidate:
+    """The candidate with the seconds of a training step of its largest network, measured on a few images unless it has them."""
+    if candidate.step_seconds:
+        return candidate
+    space = candidate.space
+    batch, *image = lesson.shape(space.resolutions[-1])
     few = min(batch, FEW_IMAGES)
-    return seconds_per_step(module, (few, data.channels, side, side), device, lesson.config.precision) * batch / few
+    module = fresh(space, space.largest(), seed, device)
+    seconds = seconds_per_step(module, (few, image[0], image[1], image[2]), device, lesson.config.precision)
+    return replace(candidate, step_seconds=seconds * batch / few)
 
 
-def _row(candidate: Candidate, number: int, steps: int, accuracy: float, step: float) -> dict[str, object]:
+def _row(candidate: Candidate, number: int, steps: int, accuracy: float) -> dict[str, object]:
     return {
         "round": number,
         "family": candidate.family,
@@ -199,6 +208,6 @@ def _row(candidate: Candidate, number: int, steps: int, accuracy: float, step: f
         "key": candidate.space.largest().key,
         "macs": candidate.macs,
         "steps": steps,
-        "step_ms": round(1e3 * step, 2),
+        "step_ms": round(1e3 * candidate.step_seconds, 2),
         "val_accuracy": accuracy,
     }

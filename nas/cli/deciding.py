@@ -12,7 +12,7 @@ import torch.nn as nn
 from nas.architecture import SearchSpace
 from nas.budget import Budget
 from nas.cli import planning
-from nas.cli.choosing import Candidate, Choice, Wanted, candidates, choose, handful
+from nas.cli.choosing import Choice, Wanted, candidates, choose, handful
 from nas.cli.latency import check_named
 from nas.cli.planning import SUPERNET_TRIALS, TimePlan, parse_time
 from nas.cli.progress import log
@@ -22,14 +22,14 @@ from nas.cost.counting import count
 from nas.data.augment import Augmentation, augmentation_for
 from nas.data.augment import Wanted as WantedAugmentation
 from nas.data.dataset import Dataset
-from nas.errors import InfeasibleBudget, InvalidSetting
+from nas.errors import InfeasibleBudget, InvalidSetting, not_known
 from nas.evaluation.alone import Lesson, fresh
 from nas.latency.bench import Bench
 from nas.rundir import RunDir
 from nas.search.problem import SearchProblem
 from nas.training.loop import TrainConfig
-from nas.training.speed import seconds_per_step
-from search_spaces import LARGEST_TO_BUDGET, SPACES, Family, fitted, sized
+from nas.training.speed import has_bf16, seconds_per_step
+from search_spaces import LARGEST_TO_BUDGET, SPACES, Family, sized
 from search_spaces.plain import OPTIONS as PLAIN_OPTIONS
 from search_spaces.plain import PLAIN
 from search_spaces.staged import DataShape
@@ -55,7 +55,7 @@ WORTHWHILE = 1.15
 
 @dataclass(frozen=True)
 class Question:
-    """What a decision is made from; `families` by name with the options of each, `plain` for the plain networks."""
+    """What a decision is made from; `families` are by name, with the options of each."""
 
     settings: Settings
     data: Dataset
@@ -89,7 +89,7 @@ def families_of(settings: Settings) -> tuple[dict[str, Family], dict[str, Any]]:
         names = ("fbnet",) if any("@" in text for text in settings.budget) else AUTO_FAMILIES
         return {name: SPACES[name] for name in names}, {name: SPACES[name].options() for name in names}
     if settings.space not in SPACES:
-        raise InvalidSetting(f"--space {settings.space!r} is not known; choose one of {', '.join((AUTO, *SPACES))}")
+        raise InvalidSetting(f"--space {not_known(settings.space, (AUTO, *SPACES))}")
     family = SPACES[settings.space]
     return {settings.space: family}, {settings.space: space_options(family, settings.set)}
 
@@ -98,7 +98,7 @@ def plain_families(settings: Settings) -> tuple[dict[str, Family], dict[str, Any
     """The plain families, or the one that --space names. Raises InvalidSetting."""
     names = tuple(PLAIN) if settings.space == AUTO else (settings.space,)
     if settings.space not in (AUTO, *PLAIN):
-        raise InvalidSetting(f"--family {settings.space!r} is not known; choose one of {', '.join((AUTO, *PLAIN))}")
+        raise InvalidSetting(f"--family {not_known(settings.space, (AUTO, *PLAIN))}")
     return {name: PLAIN[name] for name in names}, {name: PLAIN_OPTIONS[name] for name in names}
 
 
@@ -121,7 +121,7 @@ def decide(question: Question) -> Decision:
     """Choose the space, whether its networks share weights, and the lengths of all trainings."""
     settings, seconds = question.settings, parse_time(question.settings.time)
     if settings.evaluate not in EVALUATE:
-        raise InvalidSetting(f"--evaluate {settings.evaluate!r} is not known; choose one of {', '.join(EVALUATE)}")
+        raise InvalidSetting(f"--evaluate {not_known(settings.evaluate, EVALUATE)}")
     shared = _shared(question, seconds)
     if shared and len(question.families) == 1:
         ((name, family),) = question.families.items()
@@ -133,13 +133,14 @@ def decide(question: Question) -> Decision:
     found = candidates(question.families, wanted)
     if not found:
         raise _infeasible(question)
-    precision = _precision(question, found[0])
+    precision = measured_precision(settings.train_precision, question.device, *_largest(question, found[0].space))
     lesson = lesson_of(settings, question.data, precision)
     left = handful(found, wanted, lesson, (settings.seed, question.device), LAST_TRAINING * seconds)
     most = max(1, (_final_steps(question, shared) or 1) // CHOOSING_PART)
     choice = choose(left, lesson, settings.seed, question.device, planning.CHOOSING * seconds, most)
     _tell(choice, len(found), len(left))
-    space = _doubled(question, choice.candidate) if shared else choice.candidate.space
+    # with room for a supernet
+    space = choice.candidate.form.sized(LARGEST_TO_BUDGET, wanted)[1] if shared else choice.candidate.space
     return _planned(question, space, shared, choice.evidence, seconds)
 
 
@@ -182,21 +183,17 @@ def measured_precision(name: str, device: torch.device, module: nn.Module, shape
     """Read auto, fp32 or bf16: automatic is bf16 where a training step of `module` takes clearly less time with it."""
     if name != AUTO:
         return name
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    if not any(known.get(unit) for unit in ("amx_bf16", "avx512_bf16")):
-        return "fp32"
+    if device.type == "cuda" or not has_bf16(device):
+        return "bf16" if has_bf16(device) else "fp32"
     times = {precision: seconds_per_step(module, shape, device, precision) for precision in ("fp32", "bf16")}
     return "bf16" if times["fp32"] > WORTHWHILE * times["bf16"] else "fp32"
 
 
-def _precision(question: Question, candidate: Candidate) -> str:
-    space, data = candidate.space, question.data
+def _largest(question: Question, space: SearchSpace) -> tuple[nn.Module, tuple[int, int, int, int]]:
+    """The largest network of a space before any training, and the shape of its batches."""
+    lesson = lesson_of(question.settings, question.data, "fp32")
     module = fresh(space, space.largest(), question.settings.seed, question.device)
-    side = space.resolutions[-1]
-    shape = (batch_size_of(question.settings, data), data.channels, side, side)
-    return measured_precision(question.settings.train_precision, question.device, module, shape)
+    return module, lesson.shape(space.resolutions[-1])
 
 
 def _shared(question: Question, seconds: float) -> bool:
@@ -207,22 +204,13 @@ def _shared(question: Question, seconds: float) -> bool:
     return settings.epochs is not None or (not seconds and len(question.data.train) < planning.SMALL_DATA)
 
 
-def _doubled(question: Question, candidate: Candidate) -> SearchSpace:
-    """The space of a chosen form with room for a supernet: its largest network costs twice the budget."""
-    family, options = question.families[candidate.family], question.options[candidate.family]
-    known = sizing(question.budgets, family, question.shape, options, question.bench)
-    limits = [b for b in known if b.metric in candidate.cost]
-    return fitted(family, candidate.form.macro, (question.shape, limits, options), LARGEST_TO_BUDGET)[1]
-
-
 def _planned(
     question: Question, space: SearchSpace, shared: bool, evidence: tuple[dict[str, object], ...], seconds: float
 ) -> Decision:
     settings, data = question.settings, question.data
     batch = min(batch_size_of(settings, data), len(data.train))
     check_named(question.budgets, space, settings)
-    module = fresh(space, space.largest(), settings.seed, question.device)
-    shape = (batch, data.channels, space.resolutions[-1], space.resolutions[-1])
+    module, shape = _largest(question, space)
     precision = measured_precision(settings.train_precision, question.device, module, shape)
     final = None if seconds and settings.finetune_epochs is None else _final_steps(question, shared)
     trials = settings.trials or (SUPERNET_TRIALS if shared else planning.ALONE_TRIALS)

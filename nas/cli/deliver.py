@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import torch.nn as nn
 from torch import Tensor
@@ -19,7 +21,7 @@ from nas.cli import integers
 from nas.cli.checking import comparison_images, file_latency
 from nas.cli.deciding import with_steps
 from nas.cli.job import Job, versions
-from nas.cli.planning import Clock, planned, planned_steps, record, spent, steps_left
+from nas.cli.planning import Clock, planned, planned_steps, record, steps_left, times
 from nas.cli.progress import log
 from nas.cli.scoring import scores_row
 from nas.cli.stages import Course, alone, fit
@@ -38,7 +40,7 @@ from nas.search.select import best, cheaper, front, least_excess
 from nas.training.loop import Checkpoints, Objective
 from nas.training.objectives import Distillation, at_resolution, classification, distillation
 from nas.training.speed import seconds_per_step
-from nas.trial import Trial
+from nas.trial import Trial, dominates, shortfall
 
 if TYPE_CHECKING:
     from nas.cli.pruning.job import PruneJob
@@ -61,10 +63,10 @@ def deliver(job: Job, run: RunDir, evaluator: NetworkEvaluator, trials: Sequence
     summary = {
         **header(job, run.config["command"]),
         **handed,
-        "front": _front_rows(nondominated, handed["best"]),
+        "front": _front_rows(nondominated, handed["best"], job.problem.objectives),
         "trials": len(trials),
         **({"cheaper": network_row(found)} if (found := cheaper(trials, job.problem, len(job.data.val))) else {}),
-        "time": {stage: round(seconds, 1) for stage, seconds in spent(run).items() if seconds},
+        "time": times(run),
     }
     if timings := read_timings(run):
         summary["latency"] = agreement(timings).to_json()
@@ -76,8 +78,8 @@ def _plan_training(job: Job, run: RunDir, arch: Architecture, clock: Clock) -> i
     """Decide once how long the delivered network is trained where the time that is left decides, and note it in the run."""
     steps = final_steps(job, run)
     if steps is None:
-        lesson, side = job.lesson, resolution_of(arch)
-        shape = (min(lesson.config.batch_size, len(job.data.train)), job.data.channels, side, side)
+        lesson = job.lesson
+        shape = lesson.shape(resolution_of(arch))
         per_step = seconds_per_step(alone(job).plain(arch), shape, job.device, lesson.config.precision)
         steps = steps_left(job.plan, clock, per_step)
         record(run, planned(TRAINING), 0.0, steps)
@@ -89,19 +91,24 @@ def final_steps(job: Job, run: RunDir) -> int | None:
     return job.plan.final_steps if job.plan.final_steps is not None else planned_steps(run, TRAINING)
 
 
-def _front_rows(trials: Sequence[Trial], delivered: Mapping[str, Any]) -> list[dict[str, object]]:
+def _front_rows(trials: Sequence[Trial], delivered: Mapping[str, Any], objectives: Sequence[str]) -> list[dict[str, Any]]:
     """The front, the delivered network with the accuracy that it was delivered with: what that beats is left out."""
-    metrics, rows = delivered["metrics"], [network_row(t) for t in trials]
+    rows: list[dict[str, Any]] = [network_row(t) for t in trials]
     for row in rows:
         if row["key"] == delivered["key"]:
-            row["metrics"] = {**row["metrics"], VAL_ACCURACY: metrics[VAL_ACCURACY]}  # type: ignore[dict-item]
-    cost = {t.architecture.key: t.cost.values()["macs"] for t in trials}
-    beaten = {
-        t.architecture.key
-        for t in trials
-        if cost[t.architecture.key] > metrics["macs"] and t.scores[VAL_ACCURACY] <= metrics[VAL_ACCURACY]
-    }
-    return [row for row in rows if row["key"] not in beaten]
+            row["metrics"] = {**row["metrics"], VAL_ACCURACY: delivered["metrics"][VAL_ACCURACY]}
+            delivered = row
+    return unbeaten(rows, delivered, objectives)
+
+
+def unbeaten(rows: Sequence[dict[str, Any]], delivered: Mapping[str, Any], objectives: Sequence[str]) -> list[dict[str, Any]]:
+    """Networks of a summary that the delivered one does not dominate in accuracy and all objectives."""
+
+    def point(row: Mapping[str, Any]) -> np.ndarray:
+        metrics = row["metrics"]
+        return np.array([shortfall(metrics), *(metrics.get(name, math.nan) for name in objectives)])
+
+    return [row for row in rows if not dominates(point(delivered), point(row))]
 
 
 def hand_over(
@@ -177,11 +184,11 @@ def _trained(
 def _taught(job: Job, evaluator: NetworkEvaluator, trial: Trial, module: nn.Module) -> Objective:
     """Distillation from the supernet's largest network if that is better than the student, else the labels alone."""
     student, largest = at_resolution(module, resolution_of(trial.architecture)), job.space.largest()
-    if evaluator(largest)[VAL_ACCURACY] <= trial.scores[VAL_ACCURACY]:
+    teacher, side = evaluator.deliver(largest), resolution_of(largest)
+    if accuracy(teacher, job.data.val, job.data, side) <= trial.scores[VAL_ACCURACY]:
         log("the supernet's largest network is no better than the one that is delivered, and does not teach it")
         return classification(student, job.settings.smoothing)
-    teacher = at_resolution(evaluator.deliver(largest), resolution_of(largest))
-    return distillation(student, teacher, Distillation(smoothing=job.settings.smoothing))
+    return distillation(student, at_resolution(teacher, side), Distillation(smoothing=job.settings.smoothing))
 
 
 def write_verified(job: Job, run: RunDir, arch: Architecture, module: nn.Module, folder: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +23,13 @@ LARGE_FOR_DIGITS = 30e6  # multiply-adds
 
 
 def found(job: Job, run: RunDir, resumed: Path | None, clock: Clock) -> dict[str, Any]:
-    """Compare the networks of a job and deliver the best one; returns the summary."""
-    began = time.monotonic()
+    """Compare the networks of a job and deliver the best one; returns the summary without its seconds."""
     start(job, run, resumed, clock)
     with clock.stage(run, "training the supernet" if job.plan.shared else "preparing"):
         evaluator = evaluator_of(job, run)
     with clock.stage(run, "comparing networks"):
         job, trials = timed(job, run, evaluator, searched(job, run, evaluator))
-    summary = deliver(job, run, evaluator, trials, clock)
-    summary["seconds"] = round(time.monotonic() - began, 1)
-    return summary
+    return deliver(job, run, evaluator, trials, clock)
 
 
 def start(job: Job, run: RunDir, resumed: Path | None, clock: Clock) -> None:

@@ -1,4 +1,4 @@
-"""`nas search` and `nas train` from end to end: train -> search -> deliver -> report, each stage resumable."""
+"""`nas search`, `nas baseline` and `nas train` from end to end: train -> search -> deliver -> report, each stage resumable."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ SEARCH = "search"
 
 def run_search(ctx: typer.Context) -> None:
     """The whole of `nas search`."""
+    began = time.monotonic()
     settings, resumed = read(ctx, SEARCH, Settings)
     if settings.searcher not in SEARCHERS:
         raise InvalidSetting(f"--searcher {not_known(settings.searcher, SEARCHERS)}")
@@ -43,16 +44,20 @@ def run_search(ctx: typer.Context) -> None:
         summary = found(job, run, resumed, clock)
         if baseline_pays(job, run):
             summary = beside_baseline(job, run, summary, clock)
+        summary["seconds"] = round(time.monotonic() - began, 1)
         concluded(run, summary, announce, ctx.params["json"])
 
 
 def run_baseline(ctx: typer.Context) -> None:
     """The whole of `nas baseline`."""
+    began = time.monotonic()
     settings, resumed = read(ctx, BASELINE, Settings)
     clock = Clock(pick_device(settings.device))
     job = _job(replace(settings, evaluate=ALONE, trials=1), resumed, ctx, plain=True)
     with working_on(job, resumed, ctx, BASELINE) as run:
-        concluded(run, found(job, run, resumed, clock), announce, ctx.params["json"])
+        summary = found(job, run, resumed, clock)
+        summary["seconds"] = round(time.monotonic() - began, 1)
+        concluded(run, summary, announce, ctx.params["json"])
 
 
 def _job(settings: Settings, resumed: Path | None, ctx: typer.Context, plain: bool = False) -> Job:

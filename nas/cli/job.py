@@ -44,12 +44,11 @@ from nas.plan import Plan
 from nas.rundir import RunDir
 from nas.search.problem import SearchProblem
 from nas.training.loop import OPTIMIZERS, TrainConfig
+from nas.training.speed import has_bf16
 
 # of a budget in ms: timings of one file differ by a few percent from one process to the next
 HEADROOM = 0.95
 LEARNING_RATES = {"sgd": 0.1, "adamw": 0.002}
-# what processors multiply bf16 with: a training step took 0.54 (AMX) and 0.61 (AVX-512) of the time in fp32 with them
-NATIVE_BF16 = ("amx_bf16", "avx512_bf16")
 INT8 = "int8"
 SMALL_NETWORK = 10e6  # multiply-adds
 LARGE_IMAGES = 64  # pixels, from which more than one thread helps before anything is known of the network
@@ -233,12 +232,8 @@ def precision(name: str, device: torch.device, plan: Plan) -> str:
     check_precision(name)
     if name != "auto":
         return name
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    dense = all(layer.groups == 1 for layer in plan.layers)
-    # not every torch that we run with can tell
-    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return "bf16" if dense and any(known.get(unit) for unit in NATIVE_BF16) else "fp32"
+    suits = device.type == "cuda" or all(layer.groups == 1 for layer in plan.layers)
+    return "bf16" if suits and has_bf16(device) else "fp32"
 
 
 def default_threads(space: SearchSpace) -> int:

@@ -121,6 +121,11 @@ def spent(run: RunDir) -> dict[str, float]:
     return result
 
 
+def times(run: RunDir) -> dict[str, float]:
+    """Seconds of each stage as a summary has them."""
+    return {stage: round(seconds, 1) for stage, seconds in spent(run).items() if seconds}
+
+
 def estimated(plan: TimePlan, supernet_steps: int, per_step: float) -> float:
     """Seconds that a plan takes without --time, where a step of the largest network takes `per_step`."""
     compared = 0.0 if plan.shared else plan.trials * plan.compared_steps * OVERHEAD * per_step

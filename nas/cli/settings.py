@@ -25,7 +25,7 @@ FROM_SUPERNET = tuple(
 )
 # a run may go on on another machine
 OF_THE_MACHINE = ("device", "threads")
-# a training that diverged goes on with others of these, which config.json then tells (nas/cli/changes.py)
+# a training that diverged can be resumed with other values of these; config.json records the change (nas/cli/changes.py)
 OF_THE_TRAINING = ("lr", "clip_norm", "train_precision")
 
 

@@ -27,6 +27,11 @@ class Lesson:
     config: TrainConfig
     smoothing: float = 0.0
 
+    def shape(self, side: int) -> tuple[int, int, int, int]:
+        """Shape (N, C, side, side) of a batch of its training images, resized to `side`."""
+        batch = min(self.config.batch_size, len(self.data.train))
+        return (batch, self.data.channels, side, side)
+
 
 def fresh(space: SearchSpace, arch: Architecture, seed: int, device: torch.device) -> nn.Module:
     """The plain module of `arch` with weights drawn from the seed and its key."""
