@@ -113,7 +113,7 @@ class Budget:
         if original.uncounted:
             raise InvalidBudget(
                 f"budget {self.text!r} cannot be judged: what {', '.join(original.uncounted)} costs is not known, and a sum "
-                "without it is no cost; keep such operations out of the network"
+                "without it is no cost; compute it by operations that docs/costs.md lists"
             )
         if value is None or not (value > 0 and math.isfinite(value)):
             raise InvalidBudget(

@@ -87,7 +87,7 @@ class Problem:
         for budget in self.budgets:
             violation = budget.check(cost)
             if violation and math.isinf(violation.excess):
-                remedy = "keep such operations out of the network" if cost.uncounted else "give one on what is known"
+                remedy = "compute it by operations that docs/costs.md lists" if cost.uncounted else "give one on what is known"
                 raise InvalidBudget(f"budget {budget.text!r} cannot be judged: {violation.text}; {remedy}")
         return [(budget, cost.metrics[budget.metric].value) for budget in self.budgets]
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 
-from compress.prune.pipeline import Calibration, Recipe
+from compress.prune.pipeline import Calibration, Recipe, example_of
 from nas.budget import Budget, parse_all
 from nas.cli.existing import augmentation_of, configuration, data_for, read_data, training_of
 from nas.cli.job import LEARNING_RATES, SMALL_NETWORK, pick_device
 from nas.cli.profiling import bench_for
 from nas.cli.pruning.original import Original, read_original
 from nas.cli.pruning.settings import PruneSettings
+from nas.cost.agreement import check_counts
 from nas.cost.counting import count
 from nas.data.augment import Augmentation
 from nas.data.dataset import Dataset, epoch_batches
@@ -98,6 +99,7 @@ def make_prune_job(settings: PruneSettings) -> PruneJob:
     original = read_original(settings, data)
     if not any(True for _ in original.module.parameters()):
         raise InvalidSetting(f"{original.name} has no weights, so that nothing of it can be cut; give a network that has")
+    check_counts(original.name, original.module, original.plan, example_of(original.shape))
     # threads of small networks mostly wait for each other
     small = count(original.plan).values()["macs"] < SMALL_NETWORK
     torch.set_num_threads(settings.threads or (1 if small else torch.get_num_threads()))
