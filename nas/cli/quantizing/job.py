@@ -23,6 +23,7 @@ from nas.cli.profiling import bench_for
 from nas.cli.progress import log
 from nas.cli.pruning.original import Original, read_original
 from nas.cli.quantizing.settings import QUANTIZE_DEFAULTS, QuantizeSettings
+from nas.cost.agreement import check_counts
 from nas.cost.counting import count
 from nas.data.augment import Augmentation
 from nas.data.dataset import Dataset
@@ -97,6 +98,7 @@ def make_quantize_job(settings: QuantizeSettings) -> QuantizeJob:
     bench = bench_for(settings.runtime, _setting(settings))
     data = read_data(settings)
     original = read_original(settings, data)
+    check_counts(original.name, original.module, original.plan, torch.zeros(1, *original.shape))
     if settings.threads or count(original.plan).values()["macs"] < SMALL_NETWORK:
         torch.set_num_threads(settings.threads or 1)
     data = data_for(original, data, device)
