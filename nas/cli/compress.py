@@ -20,6 +20,7 @@ def compress(  # noqa: PLR0913 - the options of a command are its parameters
     recipe: Recipe = None,
     out: opt.Out = None,
     resume: opt.Resume = False,
+    data: opt.MovedData = None,
     trust_code: opt.TrustCode = None,
     json: opt.Json = False,
 ) -> None:
@@ -64,4 +65,4 @@ def compress(  # noqa: PLR0913 - the options of a command are its parameters
     """
     from nas.cli.compressing import Asked, run_compress  # torch and all: only when there is work
 
-    run_compress(Asked(network, recipe, out, resume, json))
+    run_compress(Asked(network, recipe, out, resume, json, data))

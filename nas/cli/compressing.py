@@ -22,12 +22,13 @@ from nas.cli.errors import Interrupted
 from nas.cli.existing import check_training
 from nas.cli.exporting import Wanted, run_export
 from nas.cli.job import versions
+from nas.cli.places import PLACES
 from nas.cli.progress import log
 from nas.cli.pruning import checking as pruning
 from nas.cli.pruning.flow import prune_in
 from nas.cli.quantizing import job as quantizing
 from nas.cli.quantizing.flow import quantize_in
-from nas.cli.recipe import FINE_TUNE, ExportSettings, Recipe, Step, read_recipe
+from nas.cli.recipe import FINE_TUNE, ExportSettings, Recipe, Step, at_places, read_recipe, recipe_places
 from nas.cli.running import concluded, working
 from nas.cli.settings import command_line
 from nas.cli.sources import build, shape_of
@@ -62,6 +63,7 @@ class Asked:
     out: Path | None
     resume: bool
     json: bool
+    data: str | None = None
 
 
 def run_compress(asked: Asked) -> None:
@@ -263,6 +265,8 @@ def _summary_of(folder: Path) -> dict[str, Any]:
 
 
 def _asked_recipe(asked: Asked) -> Recipe:
+    if asked.data is not None and not asked.resume:
+        raise InvalidSetting(f"--data {asked.data!r} is for --resume; name the data in the recipe")
     if asked.recipe is None:
         raise InvalidSetting("no recipe was given; name one: nas compress --recipe recipe.toml (nas compress --help shows one)")
     recipe = read_recipe(asked.recipe, asked.network)
@@ -280,7 +284,7 @@ def _stored_recipe(resumed: Path | None, asked: Asked) -> Recipe:
         raise InvalidSetting(
             f"{asked.recipe} is not the recipe that {resumed} was started with; drop --recipe, or start a new run"
         )
-    return _recipe(stored["recipe"])
+    return at_places(_recipe(stored["recipe"]), stored.get(PLACES), asked.data)
 
 
 def _recipe(stored: Mapping[str, Any]) -> Recipe:
@@ -304,5 +308,6 @@ def _configuration(recipe: Recipe) -> dict[str, Any]:
         "objectives": ["latency_ms"],
         "space": {"name": f"compress:{recipe.network}", "version": 1, "settings": {}},
         "data": {},
+        PLACES: recipe_places(recipe),
     }
     return json.loads(json.dumps(value))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +13,7 @@ from nas.architecture import Architecture
 from nas.budget import Budget
 from nas.cli.job import check_precision, circumstances, described, precision
 from nas.cli.normalization import advice, better, fitting
+from nas.cli.places import PLACES, data_config, places
 from nas.cli.progress import log
 from nas.cli.pruning.original import Original
 from nas.cli.shared_settings import ExistingSettings, TrainingSettings
@@ -22,7 +22,7 @@ from nas.cli.telling import noted
 from nas.cost.counting import count
 from nas.data.augment import Augmentation, Wanted, augmentation_for
 from nas.data.dataset import Dataset
-from nas.data.load import DataConfig, load
+from nas.data.load import load
 from nas.errors import InvalidSetting, not_known
 from nas.latency.bench import Bench
 from nas.training.loop import OPTIMIZERS, TrainConfig
@@ -69,9 +69,8 @@ def read_data(settings: ExistingSettings) -> Dataset | None:
     """The data set that a user names, None where none is named. Raises InvalidData."""
     if settings.data is None:
         return None
-    folder = Path(settings.data_dir) if settings.data_dir else None
     # what is only cut or rounded needs no validation by class: one image of each will do
-    return load(DataConfig(settings.data, folder, settings.resolution, least=2 if settings.trains else 1))
+    return load(data_config(vars(settings), settings.resolution, least=2 if settings.trains else 1))
 
 
 def data_for(original: Original, data: Dataset | None, device: torch.device) -> Dataset | None:
@@ -126,6 +125,7 @@ def configuration(job: ExistingJob, command: str, objectives: Sequence[str], tra
         "space": {"name": f"{command}:{job.original.name}", "version": 1, "settings": dict(job.original.source)},
         "data": described(job.data) if job.data is not None else {},
         "notes": noted(job.data) if job.data is not None else [],
+        PLACES: places(vars(job.settings)),
     }
     if training is not None:
         value |= {"training": vars(training), "augmentation": vars(augmentation_of(job))}

@@ -21,6 +21,7 @@ def extract(  # noqa: PLR0913 - the options of a command are its parameters
     device: Annotated[
         str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", show_default="as the run was started")
     ] = None,
+    data: opt.MovedData = None,
     trust_code: opt.TrustCode = None,
     json: opt.Json = False,
 ) -> None:
@@ -43,4 +44,4 @@ def extract(  # noqa: PLR0913 - the options of a command are its parameters
     """
     from nas.cli.extracting import Wanted, run_extract  # torch and all: only when there is work
 
-    run_extract(Wanted(run, key, out, device), json)
+    run_extract(Wanted(run, key, out, device, data), json)

@@ -53,6 +53,7 @@ class Wanted:
     key: str
     out: Path | None = None
     device: str | None = None
+    data: str | None = None
 
 
 Json = dict[str, Any]
@@ -75,7 +76,7 @@ def run_extract(wanted: Wanted, as_json: bool) -> None:
         folder.parent.mkdir(parents=wanted.out is not None, exist_ok=True)
         log(f"network {record['key']} of {run.path}")
         try:
-            summary, verdict = EXTRACTORS[made.config["command"]](made, record, folder, wanted.device)
+            summary, verdict = EXTRACTORS[made.config["command"]](made, record, folder, wanted)
         except BaseException:
             with suppress(OSError):  # it holds other networks
                 folder.parent.rmdir()
@@ -94,9 +95,9 @@ def run_extract(wanted: Wanted, as_json: bool) -> None:
 # -- by command
 
 
-def _of_search(run: RunDir, record: Json, folder: Path, device: str | None) -> tuple[Json, Json]:
+def _of_search(run: RunDir, record: Json, folder: Path, wanted: Wanted) -> tuple[Json, Json]:
     """Extract from the supernet that the run trained, or searched."""
-    job = make_job(of_run(run, Settings, device), run.path, plain=run.config["command"] == BASELINE)
+    job = make_job(of_run(run, Settings, wanted.device, wanted.data), run.path, plain=run.config["command"] == BASELINE)
     refuse_changes(run, configuration(job, run.config["command"]))
     trial = Trial.from_json(record, job.space.from_json(record["architecture"]))
     if job.plan.shared:
@@ -108,9 +109,9 @@ def _of_search(run: RunDir, record: Json, folder: Path, device: str | None) -> t
     return {**deliver.header(job, "extract"), **handed}, verdict
 
 
-def _of_prune(run: RunDir, record: Json, folder: Path, device: str | None) -> tuple[Json, Json]:
+def _of_prune(run: RunDir, record: Json, folder: Path, wanted: Wanted) -> tuple[Json, Json]:
     """Take what the pruning kept of the network, timed beside the original."""
-    job = make_prune_job(of_run(run, PruneSettings, device))
+    job = make_prune_job(of_run(run, PruneSettings, wanted.device, wanted.data))
     refuse_changes(run, prune_configuration(job))
     with tempfile.TemporaryDirectory() as aside:
         handed, verdict = pruned.hand_over(job, run, Clock(job, Path(aside)), trial_of(record), folder)
@@ -120,9 +121,9 @@ def _of_prune(run: RunDir, record: Json, folder: Path, device: str | None) -> tu
     return {**deliver.header(job, "extract"), "original": row, **handed, "unchanged": record["number"] == 0}, verdict
 
 
-def _of_quantize(run: RunDir, record: Json, folder: Path, device: str | None) -> tuple[Json, Json]:
+def _of_quantize(run: RunDir, record: Json, folder: Path, wanted: Wanted) -> tuple[Json, Json]:
     """Convert what the run kept of the network, or its original, timed beside that."""
-    job = make_quantize_job(of_run(run, QuantizeSettings, device))
+    job = make_quantize_job(of_run(run, QuantizeSettings, wanted.device, wanted.data))
     refuse_changes(run, quantize_configuration(job))
     with tempfile.TemporaryDirectory() as aside:
         clock = QuantizeClock(job, Path(aside))
@@ -134,7 +135,7 @@ def _of_quantize(run: RunDir, record: Json, folder: Path, device: str | None) ->
     return summary, verdict
 
 
-EXTRACTORS: dict[str, Callable[[RunDir, Json, Path, str | None], tuple[Json, Json]]] = {
+EXTRACTORS: dict[str, Callable[[RunDir, Json, Path, Wanted], tuple[Json, Json]]] = {
     "search": _of_search,
     "baseline": _of_search,
     "prune": _of_prune,

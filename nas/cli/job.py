@@ -28,13 +28,14 @@ from nas.cli.deciding import (
     with_steps,
 )
 from nas.cli.latency import LATENCY, bench_of, check_tables, cost_models
+from nas.cli.places import PLACES, data_config, places
 from nas.cli.planning import TimePlan, supernet_epochs
 from nas.cli.settings import Settings, command_line
 from nas.cli.telling import noted
 from nas.cost.counting import count
 from nas.data.augment import Augmentation
 from nas.data.dataset import Dataset
-from nas.data.load import DataConfig, load
+from nas.data.load import load
 from nas.errors import InvalidBudget, InvalidSetting, not_known
 from nas.evaluation.alone import Lesson
 from nas.latency.bench import Bench
@@ -145,8 +146,8 @@ def make_job(settings: Settings, resumed: Path | None = None, plain: bool = Fals
         if budget.relative:
             raise InvalidBudget(f"budget {budget.text!r} is relative to an original network, which a search does not have")
     check_precision(settings.train_precision)
-    bench, folder = bench_of(settings, device), Path(settings.data_dir) if settings.data_dir else None
-    data = load(DataConfig(settings.data, folder, settings.resolution))
+    bench = bench_of(settings, device)
+    data = load(data_config(vars(settings), settings.resolution))
     # arrays of images live where they are used; image folders are decoded on the processor
     data = replace(data, train=data.train.to(device), val=data.val.to(device))
     question = Question(settings, data, budgets, bench, device, families, options)
@@ -175,6 +176,7 @@ def configuration(job: Job, command: str) -> dict[str, Any]:
         "augmentation": vars(job.augmentation),
         "data": described(job.data),
         "notes": noted(job.data),
+        PLACES: places(vars(job.settings)),
     }
     return json.loads(json.dumps(value))
 

@@ -43,6 +43,12 @@ Budgets = Annotated[
     ),
 ]
 Data = Annotated[str, typer.Option(help=f"Data set: {_DATA}.")]
+MovedData = Annotated[
+    str | None,
+    typer.Option(
+        "--data", help="Where the run's data are now: npz:FILE, imagefolder:DIR or csv:FILE.", show_default="where they were"
+    ),
+]
 DataDir = Annotated[Path | None, typer.Option(help="Folder of downloaded data sets.")]
 Resolution = Annotated[int | None, typer.Option(help="Side of the images in pixels.", show_default="the data's own")]
 Space = Annotated[str, typer.Option(help="Search space; auto chooses by short trainings. See `nas spaces`.")]

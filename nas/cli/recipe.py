@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from nas.cli.limits import check_number, check_shape, is_number
+from nas.cli.places import moved, places, stored_places
 from nas.cli.pruning.settings import PruneSettings
 from nas.cli.quantizing.settings import QuantizeSettings
 from nas.cli.shared_settings import TrainingSettings
@@ -146,7 +147,7 @@ def _trained_later(step: Step, table: Mapping[str, Any], later: Step | None) -> 
 
 
 def _names(kind: str) -> set[str]:
-    return {f.name for f in fields(SETTINGS[kind])}
+    return {f.name for f in fields(SETTINGS[kind])} - {"data_at"}  # which is no option
 
 
 def _value(place: str, key: str, value: Any, kind: Any) -> Any:  # noqa: ANN401 - TOML has any
@@ -166,3 +167,33 @@ def _value(place: str, key: str, value: Any, kind: Any) -> Any:  # noqa: ANN401 
     elif key == "shape":
         check_shape(f"{place} has shape = {value!r}, which", value)
     return value
+
+
+# -- where its files are
+
+
+def recipe_places(recipe: Recipe) -> dict[str, str]:
+    """Absolute paths of the files that a recipe names, for a run that is resumed from another folder."""
+    found = places({"weights": recipe.weights})
+    for number, step in enumerate(recipe.steps, 1):
+        found |= {f"{number}.{name}": path for name, path in places(step.options).items()}
+    return found
+
+
+def at_places(recipe: Recipe, stored: object, data: str | None) -> Recipe:
+    """The recipe of a run with its files where they are now, `data` among them. Raises InvalidSetting for other data."""
+    known = stored if isinstance(stored, Mapping) else {}
+    weights = stored_places({"weights": recipe.weights}, known).get("weights", recipe.weights)
+    steps = [
+        _at(step, {name.removeprefix(f"{number}."): path for name, path in known.items()}, data)
+        for number, step in enumerate(recipe.steps, 1)
+    ]
+    return replace(recipe, weights=weights, steps=tuple(steps))
+
+
+def _at(step: Step, known: Mapping[str, str], data: str | None) -> Step:
+    found = stored_places(step.options, known)
+    if data is not None and step.options.get("data"):
+        found["data_at"] = moved(step.options["data"], data)
+    fitting = {f.name for f in fields(SETTINGS[step.name])}  # a fine-tune has the data of the prune before it
+    return replace(step, options={**step.options, **{name: path for name, path in found.items() if name in fitting}})

@@ -15,13 +15,14 @@ from nas.cli import elapsed
 from nas.cli.changes import how_to_resume, record_changes
 from nas.cli.errors import Interrupted
 from nas.cli.layers import write_layers
+from nas.cli.places import PLACES, data_config, moved, require_data, stored_places
 from nas.cli.progress import log
 from nas.cli.scoring import with_errors
 from nas.cli.settings import require_folder
 from nas.cli.signals import was_interrupted
 from nas.cost.measure import BUSY
 from nas.data.dataset import Dataset
-from nas.data.load import DataConfig, load
+from nas.data.load import load
 from nas.errors import InvalidSetting, TrainingDiverged, VerificationFailed
 from nas.failures import machine_failure
 from nas.report.contents import VERIFY, network
@@ -100,12 +101,14 @@ def failures(verdict: Mapping[str, Any]) -> list[str]:
     return [f"{name} ({row['detail']})" for name, row in rows if not row["ok"]]
 
 
-def data_of(config: Mapping[str, Any]) -> Dataset:
-    """The data that a run read, by its configuration. Raises InvalidData."""
-    options = config["options"]
+def data_of(config: Mapping[str, Any], data: str | None = None) -> Dataset:
+    """The data that a run read, by its configuration; `data` is where they are now. Raises InvalidData, InvalidSetting."""
+    options = {**config["options"], **stored_places(config["options"], config.get(PLACES))}
+    if data is not None:
+        options["data_at"] = moved(str(options["data"]), data)
     require_folder(options.get("data_dir"))
-    folder = Path(options["data_dir"]) if options.get("data_dir") else None
-    return load(DataConfig(options["data"], folder, config["data"]["resolution"], least=1))
+    require_data(options)
+    return load(data_config(options, config["data"]["resolution"], least=1))
 
 
 def refuse_changes(run: RunDir, config: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import typer
 
 from nas.cli.limits import check_options
+from nas.cli.places import PLACES, moved, require_data, stored_places
 from nas.errors import CorruptRun, InvalidSetting
 from nas.records import REMEDY, check_record
 from nas.rundir import CONFIG, RUNS, RunDir, latest
@@ -66,10 +67,11 @@ class Settings:
     device: str = "auto"
     threads: int | None = None
     seed: int = 0
+    data_at: str | None = None  # no option: where the data of a run are, see places.py
 
     def to_json(self) -> dict[str, object]:
-        """Plain data for config.json."""
-        return asdict(self)
+        """Plain data for config.json, but for what is of this machine."""
+        return {name: value for name, value in asdict(self).items() if name != "data_at"}
 
 
 DEFAULTS = Settings()
@@ -91,6 +93,8 @@ def read(ctx: typer.Context, command: str, kind: type[S]) -> tuple[S, Path | Non
         if run.config.get("command") != command:
             raise InvalidSetting(f"{run.path} is a run of `nas {run.config.get('command')}`, not of `nas {command}`")
         stored = stored_options(run) | {n: explicit[n] for n in (*OF_THE_MACHINE, *OF_THE_TRAINING) if n in explicit}
+        if explicit.get("data", stored["data"]) != stored["data"]:
+            stored["data_at"] = moved(str(stored["data"]), str(explicit.pop("data")))
         _refuse_others(stored, explicit, f"{run.path} was started with")
         return as_kind(kind, stored, run), run.path
     if values.get("supernet"):
@@ -102,13 +106,15 @@ def read(ctx: typer.Context, command: str, kind: type[S]) -> tuple[S, Path | Non
         taken = {n: options[n] for n in FROM_SUPERNET}
         same = {n: v for n, v in explicit.items() if n in taken}
         _refuse_others(taken, same, f"the supernet of {values['supernet']} was trained with")
-        values |= taken
+        values |= taken | {"data_at": options.get("data_at")}
     return kind(**{n: _plain(v) for n, v in values.items()}), None
 
 
-def of_run(run: RunDir, kind: Callable[..., S], device: str | None = None) -> S:
-    """The settings that a run was started with, on its device or on another one."""
+def of_run(run: RunDir, kind: Callable[..., S], device: str | None = None, data: str | None = None) -> S:
+    """The settings that a run was started with, on its device or another one, with its data where they are or at `data`."""
     stored = stored_options(run) | ({"device": device} if device else {})
+    if data is not None:
+        stored["data_at"] = moved(str(stored["data"]), data)
     return as_kind(kind, stored, run)
 
 
@@ -121,15 +127,20 @@ def as_kind(kind: Callable[..., S], stored: Mapping[str, Any], run: RunDir) -> S
     check_record(dict(stored), kind, where)
     check_options(stored)
     require_folder(stored.get("data_dir"))
+    require_data(stored)
     return kind(**{name: _plain(value) for name, value in stored.items()})
 
 
 def stored_options(run: RunDir) -> dict[str, Any]:
-    """The options that a run was started with. Those of before there were --flip and --crop say what it did then."""
+    """The options that a run was started with, and where its files are.
+
+    Those of before there were --flip and --crop say what it did then.
+    """
     config = run.config
     done = config.get("augmentation", {})
     earlier = {"flip": done.get("flip"), "crop": done.get("crop_padding")} if done else {}
-    return {**earlier, **config["options"]}
+    options = {**earlier, **config["options"]}
+    return {**options, **stored_places(options, config.get(PLACES))}
 
 
 def require_folder(data_dir: str | None) -> None:

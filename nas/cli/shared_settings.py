@@ -41,6 +41,7 @@ class ExistingSettings(TrainingSettings):
     device: str = "auto"
     threads: int | None = None
     seed: int = 0
+    data_at: str | None = None  # no option: where the data of a run are, see places.py
 
     @property
     def trains(self) -> bool:
@@ -48,5 +49,5 @@ class ExistingSettings(TrainingSettings):
         raise NotImplementedError
 
     def to_json(self) -> dict[str, object]:
-        """Plain data for config.json."""
-        return asdict(self)
+        """Plain data for config.json, but for what is of this machine."""
+        return {name: value for name, value in asdict(self).items() if name != "data_at"}

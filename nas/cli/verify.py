@@ -17,6 +17,7 @@ def verify(
     score: Annotated[
         bool, typer.Option("--score/--no-score", help="Run the exported file on all test images, which needs the data.")
     ] = True,
+    data: opt.MovedData = None,
     trust_code: opt.TrustCode = None,
     json: opt.Json = False,
 ) -> None:
@@ -32,4 +33,4 @@ def verify(
     """
     from nas.cli.verifying import run_verify  # torch and all: only when there is work
 
-    run_verify(run, score, json)
+    run_verify(run, score, json, data)

@@ -79,7 +79,7 @@ class Delivered:
         return dict(self.summary["best"]["metrics"])
 
 
-def run_verify(path: Path, score: bool, as_json: bool) -> None:
+def run_verify(path: Path, score: bool, as_json: bool, data: str | None = None) -> None:
     """The whole of `nas verify`. Raises InvalidSetting for what is no finished run, VerificationFailed."""
     last = last_run(path)
     if last != path:
@@ -89,7 +89,7 @@ def run_verify(path: Path, score: bool, as_json: bool) -> None:
     if last != path:  # whose best/ is a copy
         rows += [{**row, "name": f"{row['name']}, in {path / BEST_FOLDER}"} for row in _file_checks(path)]
     if all(row["ok"] for row in rows):  # a file that is another one is not opened
-        taken, budgets = _taken_again(last, score)
+        taken, budgets = _taken_again(last, score, data)
         rows += taken
     else:
         rows += [
@@ -108,7 +108,7 @@ def run_verify(path: Path, score: bool, as_json: bool) -> None:
     log(f"{path} holds what it claims")
 
 
-def _taken_again(path: Path, score: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _taken_again(path: Path, score: bool, data: str | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The checks and the budgets of a finished run, each claim taken again from its files."""
     delivered = _delivered(path)
     verdict = _verified(delivered, _bench(delivered))
@@ -117,7 +117,7 @@ def _taken_again(path: Path, score: bool) -> tuple[list[dict[str, Any]], list[di
     rows += _time_checks(delivered, time)
     if time is not None and BUSY in time["context"]:
         log("warning: the machine was busy while the time was taken; where that alone fails, verify again in quiet")
-    rows += _score_checks(delivered) if score else []
+    rows += _score_checks(delivered, data) if score else []
     return rows, verdict["budgets"]
 
 
@@ -227,12 +227,12 @@ def _time_checks(delivered: Delivered, metric: Mapping[str, Any] | None) -> list
 # -- accuracy
 
 
-def _score_checks(delivered: Delivered) -> list[dict[str, Any]]:
+def _score_checks(delivered: Delivered, place: str | None) -> list[dict[str, Any]]:
     """The accuracy of the exported file on all test images, in its runtime."""
     claimed = delivered.claimed.get("test_accuracy")
     if claimed is None:
         return []
-    data = _data(delivered)
+    data = _data(delivered, place)
     runtime = _scored_in(delivered)
     run = opened_in(runtime, delivered.folder / "model.onnx")
     split = data.load_test()
@@ -247,9 +247,9 @@ def _scored_in(delivered: Delivered) -> str:
     return scored_in(target["runtime"] if target and delivered.rounded is not None and _noted(delivered.run.path) else None)
 
 
-def _data(delivered: Delivered) -> Dataset:
+def _data(delivered: Delivered, place: str | None) -> Dataset:
     """The data of the run, normalized as the run did. Raises InvalidData if they are others now."""
-    stored, data = delivered.run.config["data"], data_of(delivered.run.config)
+    stored, data = delivered.run.config["data"], data_of(delivered.run.config, place)
     if data.fingerprint != stored["fingerprint"]:
         raise InvalidData(
             f"{data.name} has the fingerprint {data.fingerprint}, and the run read {stored['fingerprint']}; restore the data, "

@@ -18,6 +18,7 @@ class DataConfig:
     (None: ~/.cache/netcarver). `resolution` is the side of the images (None: as stored; 224 for folders). `val_fraction` of
     each training class, drawn with `split_seed`, becomes the validation split. `workers` decode image folders. Each class
     needs `least` training images: 2, or 1 where nothing is trained and classes need not be validated one by one.
+    `place` is where the file or folder is, if not where `name` says.
     """
 
     name: str
@@ -27,6 +28,7 @@ class DataConfig:
     split_seed: int = 0
     workers: int = 2
     least: int = 2
+    place: Path | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.val_fraction < 1:
@@ -41,6 +43,8 @@ class DataConfig:
     @property
     def location(self) -> Path:
         """The path behind the colon of `name`. Raises InvalidData if there is none."""
+        if self.place is not None:
+            return self.place
         path = self.name.partition(":")[2]
         if not path:
             raise InvalidData(f"data {self.name!r} names no path; write it behind the colon, like {self.name}path/to/data")
