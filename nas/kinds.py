@@ -104,7 +104,7 @@ Compared = _record(
     "Compared",
     **dict.fromkeys(("family", "form", "space"), str),
     **dict.fromkeys(("macs", "step_ms", "val_accuracy"), Number),
-    **{"round": Count, "key": Key, "widths": list[Size], "depth": Size, "steps": Positive},
+    **{"round": Count, "key": Key, "widths": list[Size], "depth": Size, "resolution": Size, "steps": Positive},
 )
 # config.json
 Config = _record(

@@ -21,12 +21,16 @@ MOST_WIDTH = 8.0
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of space: its class, its macro-architectures from large to small, its options, and how one is made."""
+    """A kind of space: its class, its macro-architectures from large to small, its options, and how one is made.
+
+    `spare` are macro-architectures for budgets that none of the others suits.
+    """
 
     space: type[SearchSpace]
     macros: tuple[Macro, ...]
     options: type[Any]
     make: Callable[[DataShape, Macro, float, Any], SearchSpace]
+    spare: tuple[Macro, ...] = ()
 
 
 SPACES: dict[str, Family] = {

@@ -38,6 +38,7 @@ MACROS = (
     _three_stages(depth=3, name="three stages, deep"),
     _three_stages(depth=2, name="three stages"),
     _three_stages(depth=1, name="three stages, shallow"),
+    Macro((16, 32), depth=1, early_stride=True, halving=(0, 1), stem=8, name="two stages, narrow", least=8),
 )
 
 
@@ -95,7 +96,7 @@ def make(shape: DataShape, macro: Macro, width: float, options: ConvNetOptions) 
         shape.channels,
         offered,
         shape.classes,
-        widths=tuple(width_options(w * width) for w in macro.widths),
+        widths=tuple(width_options(w * width, macro.least) for w in macro.widths),
         depth=macro.depth,
         stem=(round8(macro.stem * width, least=8), stem_stride),
         strides=stage_strides,

@@ -94,7 +94,7 @@ def make(shape: DataShape, macro: Macro, width: float, options: MobileNetOptions
         shape.channels,
         offered,
         shape.classes,
-        widths=tuple(width_options(w * width) for w in macro.widths),
+        widths=tuple(width_options(w * width, macro.least) for w in macro.widths),
         depth=macro.depth,
         stem=(round8((macro.stem or 16) * width, least=8), stem_stride),
         strides=stage_strides,

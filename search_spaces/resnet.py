@@ -99,14 +99,14 @@ def make(shape: DataShape, macro: Macro, width: float, options: ResNetOptions) -
     offered = resolutions(shape, options.resolutions)
     stem_stride, stage_strides = strides(offered[-1], macro)
     outer = 4 if options.block == "bottleneck" else 1
-    widths = tuple(width_options(w * width * outer) for w in macro.widths)
+    widths = tuple(width_options(w * width * outer, macro.least) for w in macro.widths)
     ratios = options.ratios or BLOCKS[options.block][2]
     return ResNetSpace(
         shape.channels,
         offered,
         shape.classes,
         widths=widths,
-        depth=max(2, round(macro.depth / options.widen)),
+        depth=max(min(2, macro.depth), round(macro.depth / options.widen)),
         stem=(round8((macro.stem or macro.widths[0]) * width, least=8), stem_stride),
         strides=stage_strides,
         block_type=options.block,

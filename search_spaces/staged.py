@@ -34,7 +34,8 @@ class Macro:
     """Macro-architecture: base width and deepest depth of each stage.
 
     `early_stride` halves even small images in the stem; `halving` names the stages that halve them first, and brings small
-    images down to 4 pixels. `stem` is the base width of the stem, 0 for that of the first stage. `name` says what it is.
+    images down to 4 pixels. `stem` is the base width of the stem, 0 for that of the first stage, `least` the narrowest stage
+    that it is scaled to. `name` says what it is.
     """
 
     widths: tuple[int, ...]
@@ -43,6 +44,7 @@ class Macro:
     halving: tuple[int, ...] = ()
     stem: int = 0
     name: str = ""
+    least: int = 16
 
 
 def whole_options(name: str, values: tuple[int, ...], odd: bool = False) -> tuple[int, ...]:
@@ -84,9 +86,9 @@ def block_active_when(stage: int, block: int, depths: tuple[int, ...]) -> tuple[
     return (last, gated) if deeper else (last,)
 
 
-def width_options(width: float) -> tuple[int, ...]:
-    """Three widths up to `width`, multiples of 8 from 16 channels on."""
-    return tuple(sorted({round8(width * step) for step in WIDTH_STEPS}))
+def width_options(width: float, least: int) -> tuple[int, ...]:
+    """Three widths up to `width`, multiples of 8 from `least` channels on."""
+    return tuple(sorted({round8(width * step, least) for step in WIDTH_STEPS}))
 
 
 def depth_options(depth: int) -> tuple[int, ...]:

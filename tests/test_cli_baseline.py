@@ -8,6 +8,7 @@ from test_cli import error_of, run, save_npz
 
 from nas.cli.baselines import beside, joined
 from nas.cli.deliver import unbeaten
+from nas.errors import InfeasibleBudget
 from nas.report.contents import read_contents
 from nas.report.page import report_html
 from nas.rundir import RunDir
@@ -52,6 +53,30 @@ def test_a_search_with_a_baseline_says_which_won_and_delivers_it(folder):
     assert '<h2 id="plain">' in Path("both/report.html").read_text()
     assert '<h2 id="effort">' in Path("both/report.html").read_text()
     assert run("verify", "both").exit_code == 0
+
+
+def test_a_search_ends_where_no_plain_network_keeps_the_budget(folder, monkeypatch):
+    def none(*_, **__):
+        raise InfeasibleBudget("no network of cnn meets 300kFLOPs")
+
+    monkeypatch.setattr("nas.cli.baselines.make_job", none)
+    arguments = [
+        "--epochs",
+        "1",
+        "--trials",
+        "2",
+        "--space",
+        "convnet",
+        "--baseline",
+        "--finetune-epochs",
+        "0",
+        "--out",
+        "alone",
+    ]
+    result = run("search", *PLAIN[:2], *PLAIN[4:], *arguments)
+    assert result.exit_code == 0, result.output
+    assert "no plain network beside it: no network of cnn meets 300kFLOPs" in result.stderr
+    assert "baseline" not in json.loads(Path("alone/summary.json").read_text())
 
 
 def test_what_the_delivered_network_beats_is_judged_by_the_objectives():

@@ -1,19 +1,22 @@
 """Choosing a space by evidence: which forms are tried, and that the chosen one meets the budget."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from nas.budget import check, parse_all
-from nas.cli.choosing import HANDFUL, LEAST_FRACTION, Wanted, candidates, choose, handful
+from nas.cli.choosing import HANDFUL, LEAST_FRACTION, Wanted, candidates, choose, handful, sides
+from nas.cli.clocking import PART, by_the_clock
 from nas.cost.counting import count
 from nas.data.augment import Augmentation
 from nas.data.dataset import ArraySplit, Dataset
 from nas.evaluation.alone import AloneEvaluator, Lesson, fresh, some_of
 from nas.training.loop import TrainConfig
 from search_spaces import SPACES
+from search_spaces.convnet import ConvNetOptions
 from search_spaces.plain import OPTIONS, PLAIN
 from search_spaces.staged import DataShape
 
@@ -71,6 +74,68 @@ def test_plain_networks_are_what_their_names_say():
     assert ("add", False) in kinds["resnet"] and ("add", False) not in kinds["cnn"]
     # ResNet-20 has 40.8 M multiply-adds at widths of 16, 32, 64
     assert found["resnet"].macs == pytest.approx(40e6, rel=0.2)
+
+
+@pytest.mark.parametrize("families", [FAMILIES, PLAIN], ids=["searched", "plain"])
+@pytest.mark.parametrize(
+    ("side", "budget"), [(8, "100kFLOPs"), (28, "300kFLOPs"), (32, "20kB"), (64, "300kFLOPs"), (224, "2MFLOPs")]
+)
+def test_small_budgets_have_networks_at_a_resolution_that_suits_them(side, budget, families):
+    options = OPTIONS if families is PLAIN else None
+    found = candidates(families, wanted(DataShape(3, side, 10), (budget,), families, options))
+    assert found
+    for candidate in found:
+        space = candidate.space
+        assert check(parse_all((budget,)), count(space.plan(space.largest()))) == []
+        assert (
+            space.resolutions == (candidate.form.side,) and space.plan(space.largest()).input_size == (candidate.form.side,) * 2
+        )
+
+
+def test_half_the_resolution_is_tried_only_where_the_budget_is_tight():
+    def limit(text):
+        return parse_all((text,))
+
+    assert sides(28, limit("2MFLOPs")) == (28,) and sides(32, limit("2MFLOPs")) == (32,)
+    assert sides(28, limit("300kFLOPs")) == (28, 14) and sides(224, limit("20MFLOPs")) == (224, 112)
+    assert sides(224, limit("300MFLOPs")) == (224,) and sides(8, limit("10kFLOPs")) == (8,)
+    assert sides(224, limit("20kB")) == (224,)
+    asked = wanted(DataShape(1, 28, 10), ("300kFLOPs",), CONVNET, {"convnet": ConvNetOptions(resolutions=(20,))})
+    assert {c.space.resolutions for c in candidates(CONVNET, asked)} == {(20,)}
+
+
+def test_plain_forms_with_an_early_stride_are_spare():
+    def forms(budget):
+        return {c.form.macro.name for c in candidates(PLAIN, wanted(DataShape(1, 28, 10), (budget,), PLAIN, OPTIONS))}
+
+    assert not any("stride 2" in name for name in forms("20MFLOPs"))
+    assert {"dense CNN", "ResNet-8, stem of stride 2", "MobileNetV2, stem of stride 2"} <= forms("2MFLOPs")
+
+
+@dataclass(frozen=True)
+class Stopwatch:
+    """Stands for a bench on which a multiply-add of a network with depthwise convolutions takes three times as long."""
+
+    measuring: object = None
+
+    def time_plans(self, plans):
+        slow = {name: 3 if any(x.groups > 1 for x in plan.layers) else 1 for name, plan in plans.items()}
+        return {n: SimpleNamespace(ms=0.001 + slow[n] * count(p).values()["macs"] / 1e9) for n, p in plans.items()}
+
+
+def test_a_budget_in_ms_is_used_by_every_form_by_the_clock(monkeypatch):
+    half = parse_all(("3MFLOPs",))[0]
+    monkeypatch.setattr("nas.cli.choosing.sizing", lambda budgets, *rest: [replace(half, text=b.text) for b in budgets])
+    asked = replace(wanted(DataShape(1, 28, 10), ("0.01ms",), FAMILIES), bench=Stopwatch())
+    found = by_the_clock(candidates(FAMILIES, asked), asked)
+    assert {c.family for c in found} == {"convnet", "resnet", "mobilenet"}
+    for c in found:
+        ms = Stopwatch().time_plans({"": c.space.plan(c.space.largest())})[""].ms
+        assert c.cost["latency_ms"] == ms and ms <= PART * 0.01
+    most = {name: max(c.macs for c in found if c.family == name) for name in FAMILIES}
+    assert 7e6 < most["convnet"] < 8.4e6 and 2e6 < most["mobilenet"] < 2.8e6
+    few = replace(asked, budgets=parse_all(("0.001ms",)))
+    assert len(by_the_clock(candidates(FAMILIES, few), few)) == 1
 
 
 def test_the_one_that_learns_is_chosen_and_evidence_is_kept():

@@ -15,6 +15,7 @@ from nas.cli.job import Job, configuration, make_job
 from nas.cli.planning import Clock, times
 from nas.cli.progress import log
 from nas.cli.settings import Settings
+from nas.errors import InfeasibleBudget
 from nas.report.contents import SUMMARY
 from nas.rundir import CONFIG, RunDir
 from nas.search.problem import VAL_ACCURACY
@@ -48,7 +49,11 @@ def beside_baseline(job: Job, run: RunDir, summary: dict[str, Any], clock: Clock
     plain: dict[str, Any] = dict(RunDir.read(path).record(SUMMARY)) if (path / SUMMARY).is_file() else {}
     if not plain:
         its_clock, began = Clock(job.device), time.monotonic()
-        own = make_job(_settings(job, run), resumed, plain=True)
+        try:
+            own = make_job(_settings(job, run), resumed, plain=True)
+        except InfeasibleBudget as problem:
+            log(f"no plain network beside it: {problem}")
+            return summary
         with RunDir.open(path) if resumed else RunDir.create(BASELINE, configuration(own, BASELINE), path) as nested:
             with clock.stage(run, "training the plain network"):
                 plain = found(own, nested, resumed, its_clock)

@@ -35,6 +35,9 @@ HANDFUL = 3  # of one family
 LEAST_EPOCHS = 20.0
 LEAST_FRACTION = 0.1
 SECOND_ROUND = 4
+# multiply-adds a pixel below which a budget is tight: half the resolution is tried, too, down to this side
+TIGHT = 1000
+LEAST_SIDE = 12
 FEW_IMAGES = 32
 VALIDATION = 3000
 
@@ -48,19 +51,39 @@ class Wanted:
     options: Mapping[str, Any]
     bench: Bench | None
 
+    def options_at(self, family: str, side: int) -> Any:  # noqa: ANN401
+        """The options of a family for images of `side` pixels, unless the user has named resolutions."""
+        options = self.options[family]
+        return options if options.resolutions or side == self.shape.resolution else replace(options, resolutions=(side,))
+
 
 @dataclass(frozen=True)
 class Form:
-    """A macro-architecture of a family, and the limits that its networks are sized to."""
+    """A macro-architecture of a family on images of `side` pixels, and the limits that its networks are sized to.
+
+    `clocked` are the multiply-adds that stand for a limit in ms.
+    """
 
     family: str
     spaces: Family
     macro: Macro
-    limits: tuple[Budget, ...]
+    counted: tuple[Budget, ...]
+    side: int
+    clocked: tuple[Budget, ...] = ()
+
+    @property
+    def limits(self) -> tuple[Budget, ...]:
+        """All that a plan is held against."""
+        return (*self.counted, *self.clocked)
+
+    def paced(self, macs: float) -> Form:
+        """The same form, with other multiply-adds for a limit in ms."""
+        return replace(self, clocked=tuple(replace(b, limit=macs) for b in self.clocked))
 
     def sized(self, ratio: float, wanted: Wanted) -> tuple[float, SearchSpace]:
         """The width and the space whose largest network costs at most `ratio` times the limits."""
-        return fitted(self.spaces, self.macro, (wanted.shape, self.limits, wanted.options[self.family]), ratio)
+        options = wanted.options_at(self.family, self.side)
+        return fitted(self.spaces, self.macro, (wanted.shape, self.limits, options), ratio)
 
     def at(self, fraction: float, wanted: Wanted) -> Candidate | None:
         """The space whose largest network costs this fraction of the limits; None if even the narrowest costs too much."""
@@ -99,22 +122,41 @@ class Candidate:
 
 
 def candidates(families: Mapping[str, Family], wanted: Wanted) -> list[Candidate]:
-    """Every macro-architecture of the families that suits the budget, each space once, the costliest first."""
+    """Every macro-architecture of the families that suits the budget, each space once, the costliest first.
+
+    Where the budget is tight for the resolution of the data, smaller ones are tried, too.
+    """
     found: dict[str, Candidate] = {}
     for name, family in families.items():
-        limits = _limits(family, wanted, wanted.options[name])
-        made = [Form(name, family, macro, limits).at(1.0, wanted) for macro in family.macros]
-        suiting = [c for c in made if c and c.suits] or [c for c in made if c][-1:]
-        for candidate in suiting:
-            found.setdefault(candidate.space.id, candidate)
+        counted, clocked = _limits(family, wanted, wanted.options[name])
+        for side in sides(wanted.shape.resolution, (*counted, *clocked)):
+            forms = [Form(name, family, macro, counted, side, clocked) for macro in (*family.macros, *family.spare)]
+            made = [form.at(1.0, wanted) for form in forms[: len(family.macros)]]
+            made = made if any(c and c.suits for c in made) else [form.at(1.0, wanted) for form in forms]
+            for candidate in [c for c in made if c and c.suits] or [c for c in made if c][-1:]:
+                found.setdefault(candidate.space.id, candidate)
     return sorted(found.values(), key=lambda c: -c.macs)
 
 
-def _limits(family: Family, wanted: Wanted, options: Any) -> tuple[Budget, ...]:  # noqa: ANN401
-    """The budgets that a plan of the family can be held against, those in ms as multiply-adds."""
+def tight(limits: Sequence[Budget], side: int) -> bool:
+    """Whether the multiply-adds that limits allow are few for an image of `side` pixels."""
+    return any(b.metric == "macs" and b.limit < TIGHT * side**2 for b in limits)
+
+
+def sides(resolution: int, limits: Sequence[Budget]) -> tuple[int, ...]:
+    """The resolution of the data, and the halves of it that a budget in multiply-adds makes worth a try."""
+    found = [resolution]
+    while tight(limits, found[-1]) and found[-1] // 2 >= LEAST_SIDE:
+        found.append(found[-1] // 2)
+    return tuple(found)
+
+
+def _limits(family: Family, wanted: Wanted, options: Any) -> tuple[tuple[Budget, ...], tuple[Budget, ...]]:  # noqa: ANN401
+    """The budgets that a plan of the family can be held against, and the multiply-adds that stand for those in ms."""
     known = count_metrics(family, wanted.shape, options)
-    limits = sizing(wanted.budgets, family, wanted.shape, options, wanted.bench)
-    return tuple(b for b in limits if not b.relative and b.metric in known)
+    limits = tuple(sizing(wanted.budgets, family, wanted.shape, options, wanted.bench))
+    counted = tuple(b for b in limits if b in wanted.budgets and not b.relative and b.metric in known)
+    return counted, tuple(b for b in limits if b not in wanted.budgets)
 
 
 def handful(
@@ -127,8 +169,8 @@ def handful(
     """
     kept: list[Candidate] = []
     batches = max(1, len(lesson.data.train) // lesson.config.batch_size)
-    for family in dict.fromkeys(c.family for c in found):
-        mine = sorted((c for c in found if c.family == family), key=lambda c: -c.cost["params"])[:HANDFUL]
+    for group in dict.fromkeys((c.family, c.form.side) for c in found):
+        mine = sorted((c for c in found if (c.family, c.form.side) == group), key=lambda c: -c.cost["params"])[:HANDFUL]
         for candidate in mine:
             first = timed(candidate, lesson, *setting)
             epochs = seconds / (first.step_seconds * batches) if seconds else LEAST_EPOCHS
@@ -204,6 +246,7 @@ def _row(candidate: Candidate, number: int, steps: int, accuracy: float) -> dict
         "form": candidate.form.macro.name,
         "widths": list(candidate.form.macro.widths),
         "depth": candidate.form.macro.depth,
+        "resolution": candidate.space.resolutions[-1],
         "space": candidate.space.id,
         "key": candidate.space.largest().key,
         "macs": candidate.macs,

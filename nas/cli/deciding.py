@@ -12,7 +12,8 @@ import torch.nn as nn
 from nas.architecture import SearchSpace
 from nas.budget import Budget
 from nas.cli import planning
-from nas.cli.choosing import Choice, Wanted, candidates, choose, handful
+from nas.cli.choosing import Choice, Wanted, candidates, choose, handful, sides
+from nas.cli.clocking import by_the_clock
 from nas.cli.latency import check_named
 from nas.cli.planning import SUPERNET_TRIALS, TimePlan, parse_time
 from nas.cli.progress import log
@@ -127,10 +128,13 @@ def decide(question: Question) -> Decision:
         ((name, family),) = question.families.items()
         options = question.options[name]
         limits = list(sizing(question.budgets, family, question.shape, options, question.bench))
+        offered = sides(question.data.resolution, limits)
+        if not options.resolutions and len(offered) > 1:  # then the resolution is a choice of the search
+            options = replace(options, resolutions=offered)
         space = sized(family, question.shape, limits, options)
         return _planned(question, space, shared, (), seconds)
     wanted = Wanted(question.shape, question.budgets, question.options, question.bench)
-    found = candidates(question.families, wanted)
+    found = by_the_clock(candidates(question.families, wanted), wanted)
     if not found:
         raise _infeasible(question)
     precision = measured_precision(settings.train_precision, question.device, *_largest(question, found[0].space))
@@ -241,7 +245,10 @@ def _tell(choice: Choice, found: int, left: int) -> None:
     """Say what was chosen, and why."""
     last = max(row["round"] for row in choice.evidence)  # type: ignore[type-var]
     final = sorted((r for r in choice.evidence if r["round"] == last), key=lambda r: -float(str(r["val_accuracy"])))
-    rows = ", ".join(f"{r['family']} {float(str(r['macs'])) / 1e6:.3g} MFLOPs {r['val_accuracy']:.1%}" for r in final)
+    rows = ", ".join(
+        f"{r['family']} {float(str(r['macs'])) / 1e6:.3g} MFLOPs at {r['resolution']} pixels {r['val_accuracy']:.1%}"
+        for r in final
+    )
     c, macro = choice.candidate, choice.candidate.form.macro
     log(
         f"space {c.family} ({macro.name or 'widths ' + ', '.join(map(str, macro.widths))}): chosen from {found} forms, of "

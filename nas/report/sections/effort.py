@@ -43,12 +43,12 @@ def effort(contents: Contents) -> Section | None:
     stages = [[escape(stage), duration(seconds), share_bar(seconds / total)] for stage, seconds in spent.items()]
     content = table("Processor time by stage", ["stage", "#time", "share"], stages) if stages else ""
     rows = [
-        [escape(str(row["family"])), escape(str(row["form"] or "–")), number("macs", row["macs"]), str(row["round"] + 1),
-         str(row["steps"]), number("val_accuracy", row["val_accuracy"])]
+        [escape(str(row["family"])), escape(str(row["form"] or "–")), str(row.get("resolution", "–")),
+         number("macs", row["macs"]), str(row["round"] + 1), str(row["steps"]), number("val_accuracy", row["val_accuracy"])]
         for row in evidence
     ]  # fmt: skip
     if rows:
-        headings = ["family", "form", "#multiply-adds", "#round", "#steps", "#validation accuracy"]
+        headings = ["family", "form", "#resolution", "#multiply-adds", "#round", "#steps", "#validation accuracy"]
         listed = table("Short trainings that the space was chosen by", headings, rows)
         content += folded(f"{len(rows)} short trainings that the space was chosen by", listed)
     return Section("effort", "Where the time went", content)
