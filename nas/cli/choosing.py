@@ -38,6 +38,8 @@ SECOND_ROUND = 4
 # multiply-adds a pixel below which a budget is tight: half the resolution is tried, too, down to this side
 TIGHT = 1000
 LEAST_SIDE = 12
+# times the multiply-adds that a limit in ms seems to allow: what is too much is found by the clock
+GENEROUS = 4.0
 FEW_IMAGES = 32
 VALIDATION = 3000
 
@@ -156,7 +158,7 @@ def _limits(family: Family, wanted: Wanted, options: Any) -> tuple[tuple[Budget,
     known = count_metrics(family, wanted.shape, options)
     limits = tuple(sizing(wanted.budgets, family, wanted.shape, options, wanted.bench))
     counted = tuple(b for b in limits if b in wanted.budgets and not b.relative and b.metric in known)
-    return counted, tuple(b for b in limits if b not in wanted.budgets)
+    return counted, tuple(replace(b, limit=GENEROUS * b.limit) for b in limits if b not in wanted.budgets)
 
 
 def handful(

@@ -9,9 +9,10 @@ from nas.cli.choosing import Candidate, Wanted
 from nas.cli.latency import LATENCY
 from nas.cli.space import QUICK
 
-ROUNDS = 4
+ROUNDS = 5
 # of a limit in ms: another timing of the same network differs by a few percent
 PART = 0.94
+NEAR = 0.92
 
 
 def by_the_clock(found: Sequence[Candidate], wanted: Wanted) -> list[Candidate]:
@@ -30,14 +31,17 @@ def by_the_clock(found: Sequence[Candidate], wanted: Wanted) -> list[Candidate]:
     tried = list(found)
     for _ in range(ROUNDS):
         plans = {c.space.id: c.space.plan(c.space.largest()) for c in tried if c.space.id not in times}
-        times |= {name: timing.ms for name, timing in bench.time_plans(plans).items()} if plans else {}
+        if not plans:
+            break
+        times |= {name: timing.ms for name, timing in bench.time_plans(plans).items()}
         tried = [replace(c, cost={**c.cost, LATENCY: times[c.space.id]}) for c in tried]
         timed |= {c.space.id: c for c in tried}
         for candidate in tried:
             shape = (candidate.family, candidate.form.macro, candidate.form.side)
             if candidate.cost[LATENCY] <= limit and (shape not in best or candidate.macs > best[shape].macs):
                 best[shape] = candidate
-        paced = (c.form.paced(c.macs * limit / c.cost[LATENCY]).at(1.0, wanted) for c in tried)
+        off = [c for c in tried if not NEAR * limit <= c.cost[LATENCY] <= limit]
+        paced = (c.form.paced(c.macs * limit / c.cost[LATENCY]).at(1.0, wanted) for c in off)
         tried = [candidate for candidate in paced if candidate]
     kept = best.values() or [min(timed.values(), key=lambda c: c.cost[LATENCY])]
     return sorted({c.space.id: c for c in kept}.values(), key=lambda c: -c.macs)

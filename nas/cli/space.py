@@ -78,11 +78,12 @@ def sizing(
 
 def in_macs(budget: Budget, family: Family, shape: DataShape, options: Any, bench: Bench) -> Budget:  # noqa: ANN401
     """About how many multiply-adds a limit in ms allows, from the largest networks of the family's macro-architectures."""
-    plans = {}
-    for i, macro in enumerate(family.macros):
+    quick, points = replace(bench, measuring=QUICK), []
+    for macro in reversed(family.macros):  # from small to large, and none that is larger than need be
         space = family.make(shape, macro, 1.0, options)
-        plans[str(i)] = space.plan(space.largest())
-    times = replace(bench, measuring=QUICK).time_plans(plans)
-    points = sorted((times[name].ms, count(plan).values()["macs"]) for name, plan in plans.items())
+        plan = space.plan(space.largest())
+        points.append((quick.time_plans({"": plan})[""].ms, count(plan).values()["macs"]))
+        if points[-1][0] > budget.limit:
+            break
     nearest = min(points, key=lambda p: abs(p[0] - budget.limit))
     return replace(budget, metric="macs", limit=nearest[1] * budget.limit / nearest[0])
