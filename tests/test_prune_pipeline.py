@@ -297,3 +297,43 @@ def test_budgets_that_cannot_be_kept_or_judged(subject):
         pruned(subject, resolved(subject, "1%"), Recipe())
     with pytest.raises(InvalidBudget, match="budget '5ms' cannot be judged"):
         pruned(subject, [Budget.parse("5ms")], Recipe())
+
+
+class Beside(nn.Module):
+    """Some channels are read by a layer of their own: of a wide convolution, which others of its channels leave as it is."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.part = nn.Conv2d(3, 24, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.last, self.head = nn.Conv2d(24, 16, 1), nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = torch.cat((self.part(x[:, :8]), x[:, 8:]), 1)
+        return self.head(self.last(x).relu().mean((2, 3)))
+
+
+class Twofold(nn.Module):
+    """The first channels are read twice, by a wide layer: cut units of one group cost other numbers of multiply-adds."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.wide, self.head = nn.Conv2d(3, 32, 3, padding=1), nn.Conv2d(40, 64, 3), nn.Linear(64, 5)
+        with torch.no_grad():
+            self.stem.weight[:8] *= 10  # they stay
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        return self.head(self.wide(torch.cat((x, x[:, :8]), 1)).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("network", [Beside, Twofold])
+def test_budgets_are_kept_where_units_cost_more_than_their_share(network):
+    torch.manual_seed(0)
+    whole = network()
+    subject = analysed(whole, EXAMPLE)
+    budgets = resolved(subject, "70%")
+    found = pruned(subject, budgets, Recipe("l1", "uniform", round_to=1))
+    cost = count(trace(found.module, EXAMPLE))
+    assert cost.metrics == found.subject.cost.metrics
+    assert not check(budgets, cost) and cost.value("macs") > 0.85 * budgets[0].limit

@@ -14,6 +14,7 @@ from compress.prune.history import History
 from compress.prune.pipeline import (
     Calibration,
     Pruned,
+    Ranking,
     Recipe,
     Report,
     Subject,
@@ -26,12 +27,17 @@ from compress.prune.pipeline import (
     silent,
     to_do,
 )
-from nas.budget import Budget, Cost
+from compress.prune.widths import WidthModel
+from nas.budget import Budget, Cost, check
+from nas.cost.counting import TOTALS, count
+from nas.cost.trace import trace
 from nas.errors import InfeasibleBudget, InvalidSetting
 from nas.training.calibration import recalibrate
 
 # numbers of blocks that are tried, of those that could be removed
 DEPTHS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24)
+# plans that are tried where networks cost other than planned
+ATTEMPTS = 4
 
 
 def pruned(
@@ -50,7 +56,40 @@ def pruned(
     if not to_do(so_far.subject, budgets):
         return so_far
     ranking = ranked(so_far.subject, recipe, calibration, report)
-    return further(so_far, ranking, allocated(so_far.subject, ranking, budgets, recipe), calibration)
+    return cut_down(so_far, ranking, budgets, recipe, calibration)
+
+
+def cut_down(
+    so_far: Pruned, ranking: Ranking, budgets: Sequence[Budget], recipe: Recipe, calibration: Calibration
+) -> Pruned:
+    """Cut until the network that comes of it, traced again, meets absolute budgets.
+
+    Units of a group that own different numbers of channels cost other than the average of them that widths are planned by:
+    the limits of the next plan are then lower by as much, at most ATTEMPTS times. Raises InvalidBudget, InfeasibleBudget.
+    """
+    limits = tuple(budgets)
+    for attempt in range(1, ATTEMPTS + 1):
+        found = as_traced(further(so_far, ranking, allocated(so_far.subject, ranking, limits, recipe), calibration))
+        if attempt == ATTEMPTS or not check(budgets, found.subject.cost):
+            break
+        limits = tuple(_lower(limit, found.subject.cost, budget) for limit, budget in zip(limits, budgets, strict=True))
+    return found
+
+
+def as_traced(found: Pruned) -> Pruned:
+    """With the plan of the network as it is, where that costs other than its widths were planned to."""
+    subject = found.subject
+    plan = trace(subject.module, subject.example[:1])
+    planned, real = subject.widths.cost({}, TOTALS), count(plan, TOTALS)
+    if all(planned.value(name) == real.value(name) for name in TOTALS):
+        return found
+    return replace(found, subject=replace(subject, widths=WidthModel(plan, subject.groups, subject.widths.latency)))
+
+
+def _lower(limit: Budget, cost: Cost, budget: Budget) -> Budget:
+    """A limit that is lower by as much as the cost is over the budget."""
+    value = cost.value(budget.metric)
+    return limit if value is None or value <= budget.limit else replace(limit, limit=limit.limit * budget.limit / value)
 
 
 def shortened(
@@ -104,10 +143,10 @@ def without_some(
     losses = divergences(subject.module, alone, calibration.curves)
     order = sorted(names, key=lambda name: losses[name])
     quick = replace(recipe, steps=1, depth=False)
-    counts = [count for count in DEPTHS if count <= len(order)]
+    counts = [number for number in DEPTHS if number <= len(order)]
     found: list[tuple[float, Subject, tuple[str, ...]]] = []
-    for tried, count in enumerate(counts, 1):
-        gone = tuple(order[:count])
+    for tried, number in enumerate(counts, 1):
+        gone = tuple(order[:number])
         shorter = analysed(without(subject.module, gone), subject.example, subject.widths.latency) if gone else subject
         report("blocks removed", tried, len(counts))
         try:

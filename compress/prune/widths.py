@@ -193,13 +193,14 @@ def _resized(layer: Layer, before: tuple[int, Size], after: tuple[int, Size]) ->
 def _weighted(layer: Layer, ends: Ends) -> Layer:
     """A convolution or a linear layer. One of several groups loses whole groups, with the inputs and outputs that they have.
 
-    Where it keeps them, its inputs are told.
+    Where it keeps them, its inputs are told. Without groups it loses those inputs alone that are told: where it reads some of
+    the channels of a layer, and others of them are cut, it stays as it is.
     """
     if layer.groups > 1 and ends.ins is None:
         share = ends.shares[0] if ends.outs is None else (ends.outs, layer.out_channels)
         ins, outs = _scaled(layer.in_channels, share), _scaled(layer.out_channels, share)
         return replace(layer, in_channels=ins, out_channels=outs, groups=_scaled(layer.groups, share))
-    ins = _scaled(layer.in_channels, ends.shares[0]) if ends.ins is None else ends.ins
+    ins = layer.in_channels if ends.ins is None else ends.ins
     return replace(layer, in_channels=ins, out_channels=layer.out_channels if ends.outs is None else ends.outs)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from compress.prune.clock import LATENCY, proportional
-from compress.prune.passes import approached, shortened
+from compress.prune.passes import approached, cut_down, shortened
 from compress.prune.pipeline import (
     Calibration,
     Pruned,
@@ -16,10 +16,8 @@ from compress.prune.pipeline import (
     Recipe,
     Report,
     Subject,
-    allocated,
     analysed,
     example_of,
-    further,
     possible,
     ranked,
 )
@@ -212,7 +210,7 @@ def _cut(start: Start, budgets: tuple[Budget, ...], recipe: Recipe) -> Pruned:
     if not check(budgets, so_far.subject.cost):
         return so_far
     ranking = start.ranking if recipe.steps == 1 else _ranked(workshop, so_far.subject)
-    return further(so_far, ranking, allocated(so_far.subject, ranking, budgets, recipe), workshop.calibration)
+    return cut_down(so_far, ranking, budgets, recipe, workshop.calibration)
 
 
 def _ranked(workshop: Workshop, subject: Subject) -> Ranking:

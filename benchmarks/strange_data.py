@@ -1,0 +1,3 @@
+"""Data as strangers have them."""
+
+DATA = {}
