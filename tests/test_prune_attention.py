@@ -8,6 +8,9 @@ from compress.prune.attention import SelfAttention, prepare
 from compress.prune.dependencies import analyse, cut, remove
 from compress.prune.groups import IN, OUT, Cut, Member
 from compress.prune.slices import silenced
+from nas.cost.counting import count
+from nas.cost.recount import recount
+from nas.cost.trace import trace
 from nas.errors import InvalidSetting
 from nas.torch_seeding import generator
 
@@ -43,8 +46,73 @@ def test_self_attention_is_torchs(batch_first):
     x = images(2, 5, 12)
     assert type(holder["attention"]) is SelfAttention and type(torch_s) is nn.MultiheadAttention
     torch.testing.assert_close(holder["attention"](x, x, x)[0], torch_s(x, x, x, need_weights=False)[0])
-    with pytest.raises(InvalidSetting, match="another sequence"):
-        holder["attention"](x, x + 1, x + 1)
+    other, padding = images(2, 7, 12, seed=1), torch.tensor([[False] * 4 + [True]] * 2)
+    if not batch_first:
+        x, other = x.transpose(0, 1), other.transpose(0, 1)
+    for inputs, masks in (
+        ((other, x, x), {"key_padding_mask": padding}),
+        ((x, x, x), {"attn_mask": torch.ones(5, 5, dtype=torch.bool).triu(1), "key_padding_mask": padding}),
+        ((x, x, x), {"attn_mask": torch.randn(5, 5, generator=generator(1))}),
+    ):
+        expected = torch_s(*inputs, need_weights=False, **masks)[0]
+        torch.testing.assert_close(holder["attention"](*inputs, **masks)[0], expected)
+    with pytest.raises(InvalidSetting, match="one of each head"):
+        holder["attention"](x, x, x, attn_mask=torch.zeros(6, 5, 5))
+
+
+class Encoded(nn.Module):
+    """Patches through torch's encoder, as strangers write it."""
+
+    def __init__(self, batch_first=True, **options):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(48, 3, 96, batch_first=batch_first, **options)
+        self.patches, self.head = nn.Conv2d(3, 48, 8, 8), nn.Linear(48, 10)
+        self.encoder = nn.TransformerEncoder(layer, 2, norm=nn.LayerNorm(48), enable_nested_tensor=False)
+        self.batch_first = batch_first
+
+    def forward(self, x):
+        x = self.patches(x).flatten(2).permute(*((0, 2, 1) if self.batch_first else (2, 0, 1)))
+        return self.head(self.encoder(x).mean(1 if self.batch_first else 0))
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"norm_first": True, "activation": "gelu"}, {"batch_first": False, "activation": nn.SiLU(), "bias": False}]
+)
+def test_heads_and_widths_of_torchs_encoder(options):
+    torch.manual_seed(0)
+    module, x = Encoded(**options).eval(), images(2, 3, 32, 32)
+    prepared = prepare(module)
+    torch.testing.assert_close(prepared(x), module(x))
+    agreed = count(trace(prepared, x))
+    assert agreed.value("macs") == count(trace(module, x)).value("macs") == recount(prepared, x).value("macs")
+    groups = analyse(module, x)
+    block = {"self_attn.in_proj": 3, "linear1": 96}
+    assert {g.name: g.width for g in groups} == {
+        "patches": 48,
+        **{f"encoder.layers.{i}.{name}": width for i in range(2) for name, width in block.items()},
+    }
+    chosen = [(group, (0, 2)) for group in groups if group.name != "patches"]
+    smaller = remove(prepared, groups, [Cut(group.name, units) for group, units in chosen])
+    torch.testing.assert_close(smaller(x), torch.func.functional_call(prepared, silenced(prepared, chosen), (x,)))
+    assert prepare(module).training is module.training and prepare(module.train()).encoder.layers[1].dropout1.training
+
+
+def test_attention_to_another_sequence_is_cut_in_heads():
+    class Pooled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.patches, self.head = nn.Conv2d(3, 48, 8, 8), nn.Linear(48, 10)
+            self.attention, self.query = nn.MultiheadAttention(48, 4, batch_first=True), nn.Parameter(torch.ones(1, 1, 48))
+
+        def forward(self, x):
+            x = self.patches(x).flatten(2).transpose(1, 2)
+            return self.head(self.attention(self.query.expand(len(x), -1, -1), x, x, need_weights=False)[0][:, 0])
+
+    module, x = Pooled().eval(), images(2, 3, 32, 32)
+    torch.testing.assert_close(prepare(module)(x), module(x))
+    heads = next(group for group in analyse(module, x) if group.name == "attention.in_proj")
+    smaller = cut(module, [Cut(heads.name, (1,))], x)
+    assert smaller.attention.num_heads == 3 and smaller(x).shape == (2, 10)
 
 
 def test_heads_and_widths_of_timm():

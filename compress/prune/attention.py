@@ -9,47 +9,24 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compress.prune.constant_weights import with_constant_weights
 from compress.prune.execution import reason
 from compress.prune.groups import IN, OUT, Group, Member
+from compress.prune.self_attention import SelfAttention, plain_encoder
 from compress.prune.slices import last_dim
 from nas.errors import InvalidSetting
 
-# read the weights of their attention past its forward
+# read the weights of their attention past its forward; those of the first kind are prepared, but for classes derived from it
 FUSED = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
-
-
-class SelfAttention(nn.Module):
-    """nn.MultiheadAttention over its own sequence, (N, L, C) -> (N, L, C), with any number of heads of any width.
-
-    nn.MultiheadAttention insists on heads that are together as wide as the sequence, so none of its heads could be cut.
-    """
-
-    def __init__(self, source: nn.MultiheadAttention) -> None:
-        super().__init__()
-        self.num_heads, self.head_dim = source.num_heads, source.head_dim
-        self.dropout, self.batch_first = source.dropout, source.batch_first
-        self.in_proj = _linear(source.in_proj_weight, source.in_proj_bias)
-        self.out_proj = _linear(source.out_proj.weight, source.out_proj.bias)
-
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False) -> tuple[Tensor, None]:
-        """Attend; weights are never returned. Raises InvalidSetting for attention to another sequence."""
-        if query is not key or query is not value:
-            raise InvalidSetting("attention to another sequence cannot be pruned; prune a network with self-attention only")
-        x = query if self.batch_first else query.transpose(0, 1)
-        shape = (x.shape[0], x.shape[1])
-        q, k, v = self.in_proj(x).reshape(*shape, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
-        y = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
-        y = self.out_proj(y.transpose(1, 2).reshape(*shape, self.num_heads * self.head_dim))
-        return (y if self.batch_first else y.transpose(0, 1)), None
+__all__ = ["FUSED", "SelfAttention", "attentions", "head_group", "narrow", "prepare"]
 
 
 def prepare(module: nn.Module) -> nn.Module:
     """A copy that computes the same in evaluation, in which each nn.MultiheadAttention is a SelfAttention, so that its heads
-    can be cut, and each convolution with computed weights (compress.prune.constant_weights) a plain one.
+    can be cut, each nn.TransformerEncoder a plain one, and each convolution with computed weights
+    (compress.prune.constant_weights), too.
 
     Groups name the layers of the prepared network. What is prepared already is only copied. Raises InvalidSetting for a module
     that cannot be copied.
@@ -60,9 +37,16 @@ def prepare(module: nn.Module) -> nn.Module:
         raise InvalidSetting(f"{type(module).__name__} cannot be copied ({reason(error)}); {_remedy(module)}") from error
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
-            if type(child) is nn.MultiheadAttention and not isinstance(parent, FUSED) and _is_plain(child):
-                setattr(parent, name, SelfAttention(child).train(child.training))
-    return with_constant_weights(network)
+            if not isinstance(parent, FUSED) and (plain := _plain(child)) is not None:
+                setattr(parent, name, plain.train(child.training))
+    return with_constant_weights(_plain(network) or network)
+
+
+def _plain(module: nn.Module) -> nn.Module | None:
+    """What computes the same as an attention or encoder of torch, and can be cut; None for anything else."""
+    if type(module) is nn.MultiheadAttention:
+        return SelfAttention(module) if SelfAttention.takes(module) else None
+    return plain_encoder(module)
 
 
 def _remedy(module: nn.Module) -> str:
@@ -128,18 +112,6 @@ def _by_head(size: int, heads: int, width: int) -> tuple[tuple[int, ...], ...]:
 
 def _linears(module: nn.Module) -> dict[str, nn.Linear]:
     return {name: child for name, child in module.named_children() if isinstance(child, nn.Linear)}
-
-
-def _is_plain(attention: nn.MultiheadAttention) -> bool:
-    return attention._qkv_same_embed_dim and attention.bias_k is None and not attention.add_zero_attn
-
-
-def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
-    layer.weight = nn.Parameter(weight, weight.requires_grad)
-    if bias is not None:
-        layer.bias = nn.Parameter(bias, bias.requires_grad)
-    return layer
 
 
 def _join(name: str, part: str) -> str:

@@ -59,9 +59,7 @@ def pruned(
     return cut_down(so_far, ranking, budgets, recipe, calibration)
 
 
-def cut_down(
-    so_far: Pruned, ranking: Ranking, budgets: Sequence[Budget], recipe: Recipe, calibration: Calibration
-) -> Pruned:
+def cut_down(so_far: Pruned, ranking: Ranking, budgets: Sequence[Budget], recipe: Recipe, calibration: Calibration) -> Pruned:
     """Cut until the network that comes of it, traced again, meets absolute budgets.
 
     Units of a group that own different numbers of channels cost other than the average of them that widths are planned by:
