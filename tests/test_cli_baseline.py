@@ -10,6 +10,7 @@ from nas.cli.baselines import beside, joined
 from nas.cli.deliver import unbeaten
 from nas.errors import InfeasibleBudget
 from nas.report.contents import read_contents
+from nas.report.explorer import explore
 from nas.report.page import report_html
 from nas.rundir import RunDir
 
@@ -44,15 +45,21 @@ def test_a_search_with_a_baseline_says_which_won_and_delivers_it(folder):
     summary = json.loads(result.stdout)
     plain = json.loads(Path("both/baseline/summary.json").read_text())
     assert summary["baseline"]["best"] == plain["best"]
-    searched = summary.get("searched", summary)["best"]["metrics"]["val_accuracy"]
-    wins = plain["best"]["metrics"]["val_accuracy"] > searched
+    searched, other = summary.get("searched", summary)["best"]["metrics"], plain["best"]["metrics"]
+    wins = (other["val_accuracy"], -other["macs"]) > (searched["val_accuracy"], -searched["macs"])
     assert summary["baseline"]["wins"] == wins and ("searched" in summary) == wins
     assert json.loads(Path("both/best/architecture.json").read_text())["key"] == summary["best"]["key"]
     assert beside(summary) in result.stderr
+    macs = [row["metrics"]["macs"] for row in summary["front"]]
+    assert macs == sorted(macs) and summary["best"]["key"] in {row["key"] for row in summary["front"]}
+    explorer = explore(read_contents(RunDir.read(Path("both"))))
+    shown = {e.network.key: e.run for e in explorer.entries}
+    assert shown[plain["best"]["key"]] == 1 and explorer.runs[1].path == "both/baseline"
     assert set(summary["time"]) >= {"training the supernet", "training the plain network"}
     assert '<h2 id="plain">' in Path("both/report.html").read_text()
     assert '<h2 id="effort">' in Path("both/report.html").read_text()
-    assert run("verify", "both").exit_code == 0
+    result = run("verify", "both")
+    assert result.exit_code == 0, result.output
 
 
 def test_a_search_ends_where_no_plain_network_keeps_the_budget(folder, monkeypatch):

@@ -16,12 +16,11 @@ from nas.cli.planning import Clock, times
 from nas.cli.progress import log
 from nas.cli.settings import Settings
 from nas.errors import InfeasibleBudget
-from nas.report.contents import SUMMARY
+from nas.report.contents import BASELINE, SUMMARY
 from nas.rundir import CONFIG, RunDir
-from nas.search.problem import VAL_ACCURACY
 from nas.training.loop import total_steps
+from nas.trial import shortfall
 
-BASELINE = "baseline"
 # what a summary says of the search, whatever network is delivered
 OF_THE_SEARCH = ("command", "front", "trials", "time", "seconds", "latency", "cheaper")
 
@@ -71,10 +70,16 @@ def _settings(job: Job, run: RunDir) -> Settings:
 
 
 def joined(run: RunDir, summary: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:
-    """The summary of a run with its plain network, which takes the place of the searched one if its accuracy is higher."""
-    searched = summary["best"]["metrics"][VAL_ACCURACY]
-    wins = plain["verified"] and plain["best"]["metrics"][VAL_ACCURACY] > searched
-    result = {**summary, BASELINE: {"best": plain["best"], "budget": plain["budget"], "wins": wins}}
+    """The summary of a run with its plain network, which takes the place of the searched one if it is better.
+
+    That is if its accuracy is higher, or the same at lower cost.
+    """
+    aims, own, searched = run.config["objectives"], plain["best"], summary["best"]
+    better = shortfall(own["metrics"]) < shortfall(searched["metrics"])
+    wins = plain["verified"] and (better or not unbeaten([searched], own, aims))
+    front = [*unbeaten(summary["front"], own, aims), *unbeaten([{**own}], searched, aims)]
+    front.sort(key=lambda row: row["metrics"].get(aims[0], 0.0))
+    result = {**summary, "front": front, BASELINE: {"best": {**own}, "budget": plain["budget"], "wins": wins}}
     if not wins:
         return result
     shutil.rmtree(run.path / BEST)
@@ -83,7 +88,6 @@ def joined(run: RunDir, summary: dict[str, Any], plain: dict[str, Any]) -> dict[
     # paths in the card are those of its folder
     write_card(run.path / BEST, plain, {**nested.config, "argv": run.config["argv"]}, nested.record(f"{BEST}/{VERIFY}"))
     taken = {name: value for name, value in plain.items() if name not in OF_THE_SEARCH}
-    taken["front"] = [*unbeaten(summary["front"], plain["best"], run.config["objectives"]), plain["best"]]
     return {**result, **taken, "searched": {"best": summary["best"], "budget": summary["budget"]}}
 
 
@@ -94,5 +98,5 @@ def beside(summary: dict[str, Any]) -> str:
     accuracies = (f"{row['test_accuracy']:.2%}" for row in (searched, plain))
     text = f"searched {next(accuracies)} test, plain {next(accuracies)} ({format_value('macs', plain['macs'])})"
     if summary[BASELINE]["wins"]:
-        return f"{text} at the same budget: the plain network is better on the validation images, and is what best/ holds"
+        return f"{text} at the same budget: by the validation images the plain network is better, and is what best/ holds"
     return f"{text} at the same budget and training"

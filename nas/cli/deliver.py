@@ -92,11 +92,11 @@ def final_steps(job: Job, run: RunDir) -> int | None:
 
 
 def _front_rows(trials: Sequence[Trial], delivered: Mapping[str, Any], objectives: Sequence[str]) -> list[dict[str, Any]]:
-    """The front, the delivered network with the accuracy that it was delivered with: what that beats is left out."""
+    """The front, the delivered network with the metrics that it was delivered with: what that beats is left out."""
     rows: list[dict[str, Any]] = [network_row(t) for t in trials]
     for row in rows:
         if row["key"] == delivered["key"]:
-            row["metrics"] = {**row["metrics"], VAL_ACCURACY: delivered["metrics"][VAL_ACCURACY]}
+            row["metrics"] = {name: delivered["metrics"].get(name, value) for name, value in row["metrics"].items()}
             delivered = row
     return unbeaten(rows, delivered, objectives)
 

@@ -15,7 +15,6 @@ from compress.export import ARCHITECTURE
 from nas import files
 from nas.architecture import Architecture
 from nas.cli import deliver
-from nas.cli.baselines import BASELINE
 from nas.cli.existing import trial_of
 from nas.cli.job import configuration, make_job
 from nas.cli.keys import key_of
@@ -35,6 +34,7 @@ from nas.cli.stages import alone, loaded_supernet
 from nas.errors import CorruptRun, InvalidSetting, VerificationFailed
 from nas.evaluation import NetworkEvaluator
 from nas.evaluation.supernet import SupernetEvaluator
+from nas.report.contents import BASELINE
 from nas.report.passes import COMPRESS, pass_runs
 from nas.report.picture import PICTURE, front_picture
 from nas.rundir import TRIALS, RunDir

@@ -14,7 +14,7 @@ import typer
 from nas.accuracy import with_error
 from nas.budget import format_value
 from nas.cli import elapsed
-from nas.cli.baselines import BASELINE, baseline_pays, beside, beside_baseline
+from nas.cli.baselines import baseline_pays, beside, beside_baseline
 from nas.cli.deciding import ALONE, SHARED
 from nas.cli.deliver import header
 from nas.cli.finding import found, start
@@ -26,6 +26,7 @@ from nas.cli.settings import Settings, read
 from nas.cli.stages import trained_supernet
 from nas.errors import InvalidBudget, InvalidSetting, not_known
 from nas.evaluation.supernet import SupernetEvaluator
+from nas.report.contents import BASELINE
 from nas.rundir import RunDir, check_free
 from nas.search import SEARCHERS
 

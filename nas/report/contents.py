@@ -29,6 +29,7 @@ from nas.trial import shortfall
 VAL_ACCURACY = "val_accuracy"
 METRICS = ("macs", "params", "size_bytes", "peak_bytes", "latency_ms", "energy_mj", VAL_ACCURACY, "test_accuracy")
 SUMMARY, VERIFY, TABLE = "summary.json", "best/verify.json", "latency.csv"
+BASELINE = "baseline"  # the run of the plain network within a run
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Contents:
 
     `timings` are empty for runs that timed nothing; `foreign_table` is the path of a table of another target, if one was used;
     `pruning` and `quantization` are None for runs that did nothing of the kind, `layers` where the run does not tell them.
-    `path` is the run directory as it was given.
+    `path` is the run directory as it was given, `plain` the run within it that trained the plain network for comparison.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Contents:
     curves: tuple[Curve, ...] = ()
     quantization: Quantization | None = None
     passes: tuple[Json, ...] = ()
+    plain: Contents | None = None
 
     @property
     def finished(self) -> bool:
@@ -158,7 +160,14 @@ def read_contents(run: RunDir, summary: Mapping[str, Any] | None = None) -> Cont
         curves=read_curves(run),
         quantization=quantization,
         passes=read_passes(run, summary),
+        plain=_plain(run, summary),
     )
+
+
+def _plain(run: RunDir, summary: Mapping[str, Any]) -> Contents | None:
+    """The run of the plain network within a run that has compared it."""
+    nested = run.path / BASELINE
+    return read_contents(RunDir.read(nested)) if BASELINE in summary and (nested / SUMMARY).is_file() else None
 
 
 def _as_read(summary: Mapping[str, Any]) -> Record:

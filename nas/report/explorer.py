@@ -58,23 +58,34 @@ def explore(contents: Contents) -> Explorer:
     complete = [t for t in contents.trials if t.state == "complete"]  # a pruning without data knows no accuracies
     rows = {t.network.key: t for t in complete if t.network.key not in front}
     first = [t.network.key for t in contents.trials[:1] if contents.pruning is not None]
-    best, original = Entry(contents.best, best_note(contents)), set(first)
+    original, plain = set(first), contents.plain
+    # the network that is delivered may be the plain one, which another run extracts
+    wins = plain is not None and plain.best.key == contents.best.key
+    best = Entry(contents.best, best_note(contents), int(wins))
     tried = [
         Entry(t.network, f"trial {t.number}") for t in thinned(list(rows.values()), MOST_SHOWN) if t.network.key not in first
     ]
     # the best network is there twice where it is of the front: what was evaluated may have been trained on since
     notes = {contents.best.key: "as it was evaluated"} | dict.fromkeys(original, "original")
-    fronts = [Entry(n, notes.get(n.key, "on the front")) for n in contents.front]
+    others = [Entry(plain.best, "plain network", 1)] if plain and not wins else []
+    notes |= {e.network.key: e.note for e in others}
+    fronts = [
+        Entry(n, notes.get(n.key, "on the front"), int(plain is not None and n.key == plain.best.key)) for n in contents.front
+    ]
     beaten = [Entry(rows[key].network, "original") for key in first if key in rows]
-    entries = [best, *fronts, *beaten, *tried]
+    entries = [best, *fronts, *beaten, *tried, *others]
     origins = [i for i, e in enumerate(entries) if e.note == "original"]
     traces = [
-        Trace(f"evaluated ({len(complete)})", "trials", range(len(entries) - len(tried), len(entries))),
+        Trace(
+            f"evaluated ({len(complete)})", "trials", range(len(entries) - len(tried) - len(others), len(entries) - len(others))
+        ),
         Trace(f"front ({len(front)})", "front", range(1, 1 + len(fronts)), _has_steps(contents)),
         *([Trace("original", "original", origins, symbol="square")] if origins else []),
+        *([Trace("plain network", "original", [len(entries) - 1], symbol="diamond")] if others else []),
         Trace(best.note, "best", [0]),
     ]
-    return Explorer([contents], entries, traces, [0])
+    compared = [0, len(entries) - 1] if others else [0]
+    return Explorer([contents, *([plain] if plain else [])], entries, traces, compared)
 
 
 def explore_all(runs: Sequence[Contents]) -> Explorer:
