@@ -22,6 +22,7 @@ from compress.prune.operations import (
     same,
     spatial,
     split,
+    statistic,
     unfolded,
     unknown,
 )
@@ -79,19 +80,12 @@ POINTWISE = (
     ),
 )
 SAME = ("tril", "triu")
+# of which one over all channels is taken for one of a norm (see compress.prune.proof)
+STATISTICS = ("mean", "var", "std", "var_mean", "std_mean", "amax", "amin", "max", "min")
 REDUCTIONS = (
     *(
-        "mean",
         "sum",
-        "amax",
-        "amin",
         "aminmax",
-        "max",
-        "min",
-        "var",
-        "std",
-        "var_mean",
-        "std_mean",
         "prod",
         "logsumexp",
         "median",
@@ -133,10 +127,11 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(POINTWISE, pointwise),
     **dict.fromkeys(SAME, same),
     **dict.fromkeys(REDUCTIONS, along),
+    **dict.fromkeys(STATISTICS, statistic),
     **dict.fromkeys((*BRANCHES, *FACTORIES), nothing),
     "as_strided": restrided,
-    "norm": partial(along, places=(2,)),
-    "linalg_vector_norm": partial(along, places=(2,)),
+    "norm": partial(statistic, places=(2,)),
+    "linalg_vector_norm": partial(statistic, places=(2,)),
     "topk": partial(along, places=(2,)),
     "kthvalue": partial(along, places=(2,)),
     "split": split,

@@ -99,6 +99,21 @@ def along(tracker: Tracker, call: Call, places: Sequence[int] = (1,)) -> Found:
     return [_fitted(grouped, dims, out.shape) for out in tensors_of(call.output)]
 
 
+def statistic(tracker: Tracker, call: Call, places: Sequence[int] = (1,)) -> Found:
+    """A mean, a deviation or the like: one over all channels, as norms have it, is no channel, and goes with none of them.
+
+    Where channels are left beside those that it runs over, they are one, as `along` has it.
+    """
+    labels = tracker.of(call.args[0])
+    if labels is not None:
+        dims = _dims(call, labels.dim(), places)
+        others = [dim for dim in range(labels.dim()) if dim not in dims]
+        over = any(tracker.labels.varies(labels, dim) for dim in dims)
+        if over and not any(tracker.labels.varies(labels, dim) for dim in others):
+            return [None for _ in tensors_of(call.output)]
+    return along(tracker, call, places)
+
+
 def _dims(call: Call, number: int, places: Sequence[int]) -> list[int]:
     """The dimensions that an operation is told, all if none are."""
     given = [call.args[place] for place in places if place < len(call.args)] + [call.kwargs.get("dim")]

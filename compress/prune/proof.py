@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from compress.prune.execution import FAILURES
 from compress.prune.groups import Cut, Group
 from compress.prune.slices import called, silenced
+from compress.prune.statistics import Statistics
 from nas.errors import InvalidSetting
 from nas.torch_seeding import generator
 
@@ -39,9 +40,9 @@ def proven(module: nn.Module, example: Tensor, groups: Sequence[Group], remove: 
     """Those of `groups` that can really be cut, in order. `remove(module, groups, cuts)` gives a copy without the units.
 
     Some units of all groups are cut at once, of each another share; only where that fails are they halved. What holds by
-    itself must hold together, too. Norms over channels are replaced by functions of each channel alone, since their
-    statistics are meant to change. `module` is in evaluation mode, and left as it is. Raises InvalidSetting if it gives no
-    finite numbers.
+    itself must hold together, too. Norms over channels are replaced by functions of each channel alone, and means and the
+    like over channels that are cut by one, since these statistics are meant to change. `module` is in evaluation mode, and
+    left as it is. Raises InvalidSetting if it gives no finite numbers.
     """
     probe = _with_random_weights(module)
     if sum(p.numel() for p in probe.parameters()) < LARGE:
@@ -56,10 +57,12 @@ def proven(module: nn.Module, example: Tensor, groups: Sequence[Group], remove: 
         some = [group for group, _ in chosen]
         try:
             smaller = remove(probe, some, [Cut(group.name, units) for group, units in chosen])
-            cut = _outputs(smaller(example))
+            with Statistics(usual.sizes) as changed:
+                cut = _outputs(smaller(example))
         except FAILURES:
             return False
-        expected = _outputs(called(probe, silenced(probe, chosen), example))
+        with Statistics(usual.sizes, changed.over_channels):
+            expected = _outputs(called(probe, silenced(probe, chosen), example))
         return _agree(cut, expected, whole)
 
     def search(some: Sequence[Group], failed: bool = False) -> tuple[Group, ...]:
@@ -71,7 +74,8 @@ def proven(module: nn.Module, example: Tensor, groups: Sequence[Group], remove: 
         return first + search(some[middle:], failed=len(first) == middle) if middle else ()
 
     with torch.no_grad(), _NormsByChannel():
-        whole = _outputs(probe(example))
+        with Statistics() as usual:
+            whole = _outputs(probe(example))
         if not all(x.isfinite().all() for x in whole):
             raise InvalidSetting(
                 f"{type(module).__name__} gives no finite numbers with random weights, so no cut can be proven"
