@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.deployment import write_deployment
+from compress.portable import Portable
 from nas import weights
 from nas.errors import CorruptRun, MachineFailed, MissingPackage, NasError, VerificationFailed
 from nas.failures import machine_failure, probe
@@ -210,7 +211,8 @@ def traced(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
     # two images, because tracing with one makes the batch size a constant; zeros, because no image ends in the file
     images = torch.zeros(TRACED_IMAGES, *example.shape[1:], dtype=example.dtype)
     try:
-        return torch.export.export(module, (images,), dynamic_shapes=DYNAMIC_BATCH)
+        with Portable():
+            return torch.export.export(module, (images,), dynamic_shapes=DYNAMIC_BATCH)
     except (RuntimeError, ValueError) as error:
         if FIXED_SIZE not in str(error):
             raise
@@ -240,5 +242,7 @@ def _cause(error: BaseException) -> str:
         if error.__cause__ is None:
             break
         error = error.__cause__
+    if missing := re.match(r"No ONNX function found for .*op='aten\.(\w+)'", str(error)):
+        return f"ONNX has no operation for {missing[1]}"
     lines = [line.strip() for line in _COLOURS.sub("", str(error)).splitlines() if line.strip()]
     return f"{type(error).__name__}: {' '.join(lines[:2])[:300]}" if lines else type(error).__name__

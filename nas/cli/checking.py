@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +12,23 @@ from torch import Tensor
 
 from nas.budget import Metric
 from nas.data.dataset import Dataset, plain_batches
+from nas.errors import InvalidSetting, VerificationFailed
 from nas.evaluation.supernet import prepared
 from nas.latency.bench import Bench
 from nas.runtimes import named
 from nas.torch_seeding import generator
+
+
+@contextmanager
+def deliverable(name: str) -> Iterator[None]:
+    """Refuse the network of a user that cannot be exported as it is, before any work on it. Raises InvalidSetting."""
+    try:
+        yield
+    except VerificationFailed as error:
+        raise InvalidSetting(
+            f"{name} cannot be delivered, for no file of it can be written ({error}); compute that part by other operations, "
+            "or leave it out of the module and apply it to what the network puts out"
+        ) from error
 
 
 def comparison_images(data: Dataset | None, wanted: int, shape: tuple[int, int, int]) -> Tensor:

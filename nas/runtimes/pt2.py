@@ -38,6 +38,7 @@ _ARITHMETIC = re.compile(
 # operators whose texts choose a mode; others open the file that a text names
 _WITH_TEXT = frozenset(
     ("div", "einsum", "gelu", "pad", "meshgrid", "index_reduce", "scatter_reduce", "searchsorted", "bucketize")
+    + ("conv1d", "conv2d", "conv3d")  # "same" and "valid" for their padding
 )
 # what expressions of sizes are made of, as sympy writes them
 _FUNCTIONS = frozenset(

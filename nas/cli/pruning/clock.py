@@ -14,6 +14,7 @@ from compress.export import write_format
 from compress.prune.clock import LATENCY, TimeModel, fit, probes
 from compress.prune.pipeline import Recipe, Subject
 from nas.budget import Budget, Metric
+from nas.cli.checking import deliverable
 from nas.cli.progress import bar, log
 from nas.cli.pruning.job import PruneJob
 from nas.cli.timing import FORMATS
@@ -75,7 +76,8 @@ class Clock:
     def side_by_side(self, module: nn.Module | Path) -> SideBySide:
         """Time a network, or an exported file of it, beside the original."""
         if self.original is None:
-            self.original = self.exported(self.job.original.module, "original")
+            with deliverable(self.job.original.name):
+                self.original = self.exported(self.job.original.module, "original")
         path = module if isinstance(module, Path) else self.exported(module, "cut")
         example = self.images()
         judged = any(on_time(aim.budgets) for aim in self.job.aims)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from compress.export import write_format
 from nas.budget import Metric
+from nas.cli.checking import deliverable
 from nas.cli.quantizing.job import INT8, QuantizeJob
 from nas.cli.timing import FORMATS
 from nas.runtimes import named, runs
@@ -41,7 +42,8 @@ class Clock:
         """The file of the original."""
         if self.original is None:
             module = self.job.original.module.cpu().to(memory_format=torch.contiguous_format)
-            self.original = self.exported(module, "original")
+            with deliverable(self.job.original.name):
+                self.original = self.exported(module, "original")
         return self.original
 
     def side_by_side(self, path: Path) -> dict[str, Metric]:
