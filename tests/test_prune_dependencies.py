@@ -333,3 +333,19 @@ def test_a_mean_that_is_the_output_holds_its_channels_or_is_cut_rightly():
 
     groups = {group.name: group.width for group in analyse(Averaged().eval(), images(2, 3, 8, 8))}
     assert groups["body.0"] == 8
+
+
+def test_a_forward_that_insists_on_a_precision_is_analysed():
+    class Fixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1), nn.Linear(8, 5)
+
+        def forward(self, x):
+            moved = torch.zeros(len(x), 8, 6, 6)
+            moved[:, :, 1:] = self.a(x)[:, :, :-1]
+            return self.head(self.b(moved).relu().mean((2, 3)))
+
+    module, x = Fixed().eval(), images(2, 3, 8, 8)
+    assert "b" in {group.name for group in analyse(module, x)}
+    assert cut(module, [Cut("b", (1, 4))], x)(x).shape == (2, 5)

@@ -44,10 +44,7 @@ def proven(module: nn.Module, example: Tensor, groups: Sequence[Group], remove: 
     like over channels that are cut by one, since these statistics are meant to change. `module` is in evaluation mode, and
     left as it is. Raises InvalidSetting if it gives no finite numbers.
     """
-    probe = _with_random_weights(module)
-    if sum(p.numel() for p in probe.parameters()) < LARGE:
-        probe, example = probe.double(), example.double()
-
+    probe, example = _precise(_with_random_weights(module), example)
     draws = [_some_units(groups, number) for number in range(DRAWS)]
 
     def hold(some: Sequence[Group]) -> bool:
@@ -87,6 +84,19 @@ def proven(module: nn.Module, example: Tensor, groups: Sequence[Group], remove: 
         for group in found:
             together = (*together, group) if hold((*together, group)) else together
         return together
+
+
+def _precise(probe: nn.Module, example: Tensor) -> tuple[nn.Module, Tensor]:
+    """In double precision, but for large networks, and for those whose forward insists on another one."""
+    if sum(p.numel() for p in probe.parameters()) >= LARGE:
+        return probe, example
+    doubled = copy.deepcopy(probe).double()
+    try:
+        with torch.no_grad():
+            doubled(example.double())
+    except FAILURES:
+        return probe, example
+    return doubled, example.double()
 
 
 class _NormsByChannel(TorchFunctionMode):

@@ -41,6 +41,12 @@ _MASKS, _COUNTS = (torch.bool, torch.uint8), (torch.int32, torch.int64)
 _PLAIN = (type(None), bool, int, float, str)
 
 
+def written(x: Any, index: Any, value: Any) -> Any:  # noqa: ANN401 - tensors
+    """`x[index] = value` as an operation."""
+    x[index] = value
+    return x
+
+
 class ShapedProxy(fx.Proxy):
     """A value of the network that is traced, with what it is for the example."""
 
@@ -54,6 +60,11 @@ class ShapedProxy(fx.Proxy):
         if callable(attribute) and not isinstance(attribute, Tensor):
             return super().__getattr__(k)
         return self.tracer.create_proxy("call_function", getattr, (self, k), {})
+
+    def __setitem__(self, index: Any, value: Any) -> None:  # noqa: ANN401 - as of the tensor
+        """What is read from now on is the tensor with what was written into it."""
+        new = self.tracer.create_proxy("call_function", written, (self, index, value), {})
+        self.node, self.value = new.node, new.value
 
     def __len__(self) -> int:
         """Of the first axis, or of a tuple."""

@@ -46,7 +46,7 @@ VIEW_FUNCTIONS = (
 ).split()
 ELEMENTWISE = (
     "neg abs pow exp sqrt rsqrt clamp clamp_min clamp_max rsub addcmul sin cos log square reciprocal sign floor ceil round "
-    "maximum minimum where masked_fill cumsum normalize"
+    "maximum minimum where masked_fill written cumsum normalize"
 ).split()
 REDUCTIONS = "sum amax amin max min std var fold".split()
 MOVES = "roll flip repeat repeat_interleave tile gather index_select pixel_shuffle pixel_unshuffle unfold".split()
