@@ -107,9 +107,13 @@ class SearchSpace(ABC):
     def network(self, arch: Architecture) -> nn.Module:
         """Build the plain module of `arch`, (N, C, H, W) -> (N, classes), with PyTorch's default initialisation.
 
-        Parameter names are those of the largest network, and each parameter is a leading (in space: centred) slice of
+        Parameter names are those of `shared_network`, and each parameter is a leading (in space: centred) slice of
         the parameter with the same name there: this is what makes weights shareable.
         """
+
+    def shared_network(self) -> nn.Module:
+        """The module whose parameters all networks are slices of: the largest network, where that has all of them."""
+        return self.network(self.largest())
 
     @cached_property
     def settings(self) -> dict[str, object]:

@@ -63,7 +63,7 @@ class MobileNetSpace(StagedSpace):
             residual=stride is None,
         )
 
-    def parts(self, stage: int) -> Parts:
+    def parts(self, stage: int, decided: Mapping[str, Any]) -> Parts:
         """Inverted residuals."""
         return InvertedResidual, inverted_residual_layers
 

@@ -62,7 +62,7 @@ class ResNetSpace(StagedSpace):
         hidden = inner_width(channels[1], decided["ratio"])
         return BlockSpec(*channels, hidden, stride=stride or 1, projects=stride is not None)
 
-    def parts(self, stage: int) -> Parts:
+    def parts(self, stage: int, decided: Mapping[str, Any]) -> Parts:
         """Basic or bottleneck blocks."""
         return BLOCKS[self.block_type][:2]
 

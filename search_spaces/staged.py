@@ -35,7 +35,8 @@ class Macro:
 
     `early_stride` halves even small images in the stem; `halving` names the stages that halve them first, and brings small
     images down to 4 pixels. `stem` is the base width of the stem, 0 for that of the first stage, `least` the narrowest stage
-    that it is scaled to. `name` says what it is.
+    that it is scaled to, `depthwise` the number of last stages whose blocks are depthwise where a space has both kinds. `name`
+    says what it is.
     """
 
     widths: tuple[int, ...]
@@ -45,6 +46,7 @@ class Macro:
     stem: int = 0
     name: str = ""
     least: int = 16
+    depthwise: int = 0
 
 
 def whole_options(name: str, values: tuple[int, ...], odd: bool = False) -> tuple[int, ...]:
@@ -156,8 +158,8 @@ class StagedSpace(SearchSpace):
         """Read the decisions of one block; `stride` is None for one that is not the first of its stage."""
 
     @abstractmethod
-    def parts(self, stage: int) -> Parts:
-        """Module and layers of a block of `stage`."""
+    def parts(self, stage: int, decided: Mapping[str, Any]) -> Parts:
+        """Module and layers of a block of `stage` with these decisions."""
 
     @property
     @abstractmethod
@@ -198,8 +200,8 @@ class StagedSpace(SearchSpace):
         stages: list[dict[int, nn.Module]] = []
         for s in range(len(self.widths)):
             specs = {b: self._spec(s, b, values) for b in range(self.depth)}
-            module = self.parts(s)[0]
-            stages.append({b: module(spec) for b, spec in specs.items() if spec is not None})
+            parts = {b: self.parts(s, self._decided(s, b, values))[0] for b in specs}
+            stages.append({b: parts[b](spec) for b, spec in specs.items() if spec is not None})
         width = cast(int, values[self._last_width])
         features = self.features(width)
         last = ConvNormAct((width, features), ConvSpec(act="relu")) if features else nn.Identity()
@@ -212,12 +214,15 @@ class StagedSpace(SearchSpace):
 
     def _spec(self, s: int, b: int, values: Mapping[str, Any]) -> BlockSpec | None:
         """None: the block is bypassed, for its decisions do not exist."""
-        decided = {name: values.get(f"s{s}.b{b}.{name}") for name, _ in self.decisions(s)}
+        decided = self._decided(s, b, values)
         if None in decided.values():
             return None
         width = values[f"s{s}.width"]
         before = width if b else values[f"s{s - 1}.width"] if s else self.stem[0]
         return self.block((before, width), None if b else self.strides[s], decided)
+
+    def _decided(self, s: int, b: int, values: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: values.get(f"s{s}.b{b}.{name}") for name, _ in self.decisions(s)}
 
     def _size(self, resolution: int, strides: tuple[int, ...]) -> Size:
         size = (resolution, resolution)
@@ -230,9 +235,9 @@ class StagedSpace(SearchSpace):
         return [conv("stem", source, (self.in_channels, self.stem[0]), (side, side), self.stem_spec)]
 
     def _block_layers(self, s: int, b: int, values: Mapping[str, Any], source: str) -> list[Layer]:
-        spec = self._spec(s, b, values)
+        spec, parts = self._spec(s, b, values), self.parts(s, self._decided(s, b, values))
         size = self._size(values["resolution"], self.strides[: s + (b > 0)])
-        return [] if spec is None else self.parts(s)[1](f"stages.{s}.{b}", source, size, spec)
+        return [] if spec is None else parts[1](f"stages.{s}.{b}", source, size, spec)
 
     def _head_layers(self, values: Mapping[str, Any], source: str) -> list[Layer]:
         width, size = values[self._last_width], self._size(values["resolution"], self.strides)

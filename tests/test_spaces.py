@@ -1,15 +1,19 @@
 """The real spaces: the contract of all spaces, their sizes, and what their decisions mean."""
 
+import json
+
 import pytest
 import torch
 from contracts.space import SpaceContract, samples
 from networks import images, randomize_norms, space_for
 
+from nas.architecture import Architecture
 from nas.budget import Budget
 from nas.cost.counting import count
 from nas.cost.recount import recount
 from nas.cost.trace import trace
 from nas.errors import InvalidSetting
+from nas.supernet.supernet import Supernet
 from nas.weights import to_bytes
 from search_spaces import SPACES, sized
 from search_spaces.staged import DataShape, block_active_when, depth_options, strides
@@ -21,6 +25,10 @@ VARIANTS = {
     "resnet": ("resnet", {}),
     "resnet of bottlenecks": ("resnet", {"block": "bottleneck"}),
     "wide resnet": ("resnet", {"widen": 2.0}),
+    "convnet": ("convnet", {}),
+    "convnet of fused blocks": ("convnet", {"block": "fused", "kernels": (3, 5)}),
+    "convnet of dense and depthwise blocks": ("convnet", {"mixed": True}),
+    "convnet of fused and depthwise blocks": ("convnet", {"mixed": True, "block": "fused"}),
     "fbnet": ("fbnet", {}),
     "fbnet with resolutions": ("fbnet", {"width": 0.5, "resolutions": (24, 32)}),
 }
@@ -61,6 +69,35 @@ def test_stored_size_is_the_files(space):
         assert count(space.plan(arch)).value("size_bytes") == len(to_bytes(space.network(arch).state_dict()))
 
 
+def test_blocks_of_both_kinds_have_weights_of_their_own():
+    space = space_for("convnet", "3MFLOPs", SMALL_IMAGES, mixed=True)
+    supernet = Supernet(space, 0)
+    kinds = [c.name for c in space.choices if c.name.endswith(".kind")]
+    assert kinds and all(c.options == ("depthwise", "dense") for c in space.choices if c.name in kinds)
+    dense = space.largest()
+    depthwise = Architecture(space.id, {n: "depthwise" if n in kinds else v for n, v in dense.choices.items()})
+    assert count(space.plan(depthwise)).value("macs") < count(space.plan(dense)).value("macs")
+    x = images(2, 3, 32, 32)
+    before = supernet(x, dense)
+    with torch.no_grad():
+        for name, parameter in supernet.shared.named_parameters():
+            if ".depthwise." in name:
+                parameter.mul_(2.0).add_(0.1)
+    assert torch.equal(supernet(x, dense), before) and supernet(x, depthwise).shape == (2, 10)
+    supernet(x, depthwise).sum().backward()
+    moved = {n for n, p in supernet.shared.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert any(".depthwise." in n for n in moved) and not any(n.endswith("0.0.last.conv.weight") for n in moved)
+
+
+def test_a_form_may_end_in_depthwise_stages():
+    family = SPACES["convnet"]
+    macro = next(m for m in family.macros if m.depthwise)
+    space = family.make(SMALL_IMAGES, macro, 1.0, family.options())
+    layers = space.plan(space.largest()).layers
+    assert {x.name.split(".")[1] for x in layers if x.groups > 1} == {"2", "3"}
+    assert space.from_settings(json.loads(json.dumps(space.settings))) == space
+
+
 def test_plan_is_the_traced_module(space):
     for arch in samples(space, 6):
         side = arch.choices["resolution"]
@@ -69,7 +106,7 @@ def test_plan_is_the_traced_module(space):
 
 
 def test_parameters_are_slices_of_the_largest(space):
-    largest = dict(space.network(space.largest()).named_parameters())
+    largest = dict(space.shared_network().named_parameters())
     for arch in samples(space, 6):
         for name, parameter in space.network(arch).named_parameters():
             assert all(n <= m for n, m in zip(parameter.shape, largest[name].shape, strict=True))

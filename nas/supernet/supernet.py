@@ -40,7 +40,7 @@ class Supernet(nn.Module):
     def __init__(self, space: SearchSpace, seed: int) -> None:
         super().__init__()
         self.space = space
-        self.shared = without_statistics(space.network(space.largest()))
+        self.shared = without_statistics(space.shared_network())
         initialize(self.shared, seed)
         self._skeletons: OrderedDict[str, Skeleton] = OrderedDict()
 

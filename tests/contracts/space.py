@@ -191,7 +191,7 @@ class SpaceContract:
 
     def test_networks_are_slices_of_the_largest(self, space):
         with torch.device("meta"):
-            largest = dict(space.network(space.largest()).named_parameters())
+            largest = dict(space.shared_network().named_parameters())
             for arch in samples(space, NETWORKS):
                 for name, parameter in space.network(arch).named_parameters():
                     assert name in largest, f"{name} of {dict(arch.choices)} is not in the largest network"
