@@ -5,7 +5,8 @@ row in a file, so that the benchmark can be stopped and goes on where it was:
 
     python -m benchmarks.beat_plain --cells "fashion-mnist|2MFLOPs|3min,npz:cifar10.npz|20MFLOPs|3min" --rows rows.jsonl
 
-A cell is DATA|BUDGET|TIME. Prints a table and one JSON line. Test accuracy is read by the commands once, at their end.
+A cell is DATA|BUDGET|TIME; a kind is search, search:SPACE, supernet (a search whose networks share weights), baseline, or
+baseline:FAMILY. Prints a table and one JSON line. Test accuracy is read by the commands once, at their end.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ COMMAND = [sys.executable, "-c", "from nas.cli.main import main; main()"]
 
 
 def run(kind: str, cell: tuple[str, str, str], seed: int, folder: str) -> dict[str, object]:
-    """One command from start to end; `kind` is search, search with a space, or a plain family."""
+    """One command from start to end."""
     data, budget, time = cell
-    command, _, option = kind.partition(":")
+    name, _, option = kind.partition(":")
+    command = {"supernet": "search"}.get(name, name)
     own = ["--family" if command == "baseline" else "--space", option] if option else []
     own += ["--no-baseline"] if command == "search" else []
+    own += ["--evaluate", "supernet"] if name == "supernet" else []
     flip = ["--flip"] if "cifar" in data else []
     arguments = [
         command,
@@ -61,6 +64,8 @@ def run(kind: str, cell: tuple[str, str, str], seed: int, folder: str) -> dict[s
         return {**row, "error": result.stderr.strip().splitlines()[-1]}
     summary = json.loads(result.stdout)
     metrics = summary["best"]["metrics"]
+    lengths = (json.loads(line) for line in Path(folder, "time.jsonl").read_text().splitlines())
+    row["steps"] = sum(line["steps"] for line in lengths if line["stage"].endswith("the delivered network"))
     names = ("macs", "params", "latency_ms", "val_accuracy", "test_accuracy")
     return {
         **row,
@@ -88,8 +93,8 @@ def table(rows: list[dict]) -> str:
         best = max(plain, key=lambda r: r["val_accuracy"], default=None)
         families = ", ".join(f"{r['kind'].partition(':')[2]} {r['test_accuracy']:.2%}" for r in plain)
         for r in mine:
-            if r["kind"].startswith("search") and "test_accuracy" in r:
-                name = r["kind"].partition(":")[2]
+            if not r["kind"].startswith("baseline") and "test_accuracy" in r:
+                name = r["kind"].partition(":")[2] or r["kind"].removeprefix("search")
                 label = f"{r['macs'] / 1e6:.2f} M{', ' + name if name else ''}"
                 searched = f"{r['test_accuracy']:.2%} ± {error_of(r['test_accuracy'], data):.2%} ({label})"
                 beaten = f"{best['test_accuracy']:.2%} ({best['macs'] / 1e6:.2f} M)" if best else "–"
