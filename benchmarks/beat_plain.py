@@ -65,7 +65,7 @@ def run(kind: str, cell: tuple[str, str, str], seed: int, folder: str) -> dict[s
     summary = json.loads(result.stdout)
     metrics = summary["best"]["metrics"]
     lengths = (json.loads(line) for line in Path(folder, "time.jsonl").read_text().splitlines())
-    row["steps"] = sum(line["steps"] for line in lengths if line["stage"].endswith("the delivered network"))
+    row["steps"] = sum(line["steps"] for line in lengths if line["stage"] == "training the delivered network")
     names = ("macs", "params", "latency_ms", "val_accuracy", "test_accuracy")
     return {
         **row,
