@@ -4,7 +4,7 @@
     python -m benchmarks.strangers --only networks/0 own/
 
 Runs `nas prune`, `nas quantize` and `nas search` in processes of their own on the networks and data of --cases and on those of
-benchmarks/strange_networks.py and benchmarks/strange_data.py (`own/`), with random weights and few epochs. What is delivered is
+benchmarks/strange_networks.py and strange_data.py (`own/`), with random weights and few epochs. What is delivered is
 looked at again: the budget, the right multiply-adds of the original where the cases tell them, the exported file at batches of
 1 and 3 in onnxruntime, and the accuracy of what can be learned. Prints a row for each case and a line of JSON. Half an hour.
 """
@@ -29,7 +29,7 @@ import numpy as np
 import onnxruntime
 
 from benchmarks import strange_data
-from benchmarks.strange_networks import NETWORKS, QUANTIZED
+from benchmarks.strange_networks import NETWORKS, QUANTIZED, SHAPE
 
 HERE = Path(__file__).resolve().parent
 # multiply-adds of the original, by torch.utils.flop_counter / 2 or by hand
@@ -51,7 +51,6 @@ RIGHT = {
     "41": 14_451_456,
     "62": 8_626_816,
 }
-SHAPE = "3x32x32"
 ALLOCATIONS = ("uniform", "global", "isomorphic", "rd")
 DELIVERED, REFUSED, FAULT = "delivered", "refused", "fault"
 REFUSALS = (2, 3)  # exit status
@@ -120,10 +119,10 @@ def cases(folder: Path, home: Path) -> Iterator[Case]:
         yield from _given_networks(folder / "networks")
         yield from _given_quantized(folder / "quantize")
         yield from _arrows(folder / "data", home)
-    for name, shape in NETWORKS.items():
-        yield Case(f"own/prune/{name}", _prune(f"strange_networks:{name}", shape), HERE, checked(None))
+    for name, made in NETWORKS.items():
+        yield Case(f"own/prune/{name}", _prune(made, SHAPE), home, checked(None))
     for name in QUANTIZED:
-        yield Case(f"own/quantize/{name}", _quantize(f"strange_networks:{name}"), HERE, checked(None))
+        yield Case(f"own/quantize/{name}", _quantize(NETWORKS[name]), home, checked(None))
     yield from _own_data(home)
 
 

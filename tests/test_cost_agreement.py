@@ -2,7 +2,8 @@ import pytest
 import torch
 from traced import Graph
 
-from nas.cost.agreement import check_counts
+from nas.cost.agreement import check_counts, check_known
+from nas.cost.recount import recount
 from nas.cost.trace import trace
 from nas.errors import InvalidSetting
 
@@ -55,3 +56,26 @@ def test_what_is_written_into_slices_is_traced(run):
             reached.add(name)
             left += named[name].inputs
     assert {layer.name for layer in plan.layers if layer.op == "conv"} <= reached
+
+
+def test_what_tracing_leaves_behind_costs_nothing():
+    class Cast(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = torch.nn.Linear(3, 5)
+
+        def forward(self, x):
+            return self.head(x.to(torch.float64).to(torch.float32).mean((2, 3)))
+
+    example = torch.zeros(2, 3, 8, 8)
+    traced = torch.export.export(Cast().eval(), (example,)).module()
+    module = torch.fx.GraphModule(traced, traced.graph)  # as networks of integers are made
+    assert any("_assert_tensor_metadata" in str(node.target) for node in module.graph.nodes)
+    found = recount(module, example)
+    assert not found.uncounted and found.value("macs") == 15
+
+
+def test_names_of_what_is_not_known_are_told():
+    check_known("net", ())
+    with pytest.raises(InvalidSetting, match="net: what aten::one, aten::two costs is not known"):
+        check_known("net", ("aten::one", "aten::two"))

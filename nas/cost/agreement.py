@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch.nn as nn
 from torch import Tensor
 
@@ -20,11 +22,7 @@ def check_counts(name: str, module: nn.Module, plan: Plan, example: Tensor) -> N
     So does an operation that either of the two cannot count: no budget of such a network could be verified.
     """
     planned, found = count(plan), recount(module, example)
-    if missed := planned.uncounted or found.uncounted:
-        raise InvalidSetting(
-            f"{name}: what {', '.join(missed)} costs is not known, so that no budget of it could be verified; compute it by "
-            "operations of docs/costs.md, or leave it out of the module and apply it to what the network puts out"
-        )
+    check_known(name, planned.uncounted or found.uncounted)
     for metric, unit in COMPARED.items():
         traced, run = planned.value(metric), found.value(metric)
         if traced != run:
@@ -32,3 +30,12 @@ def check_counts(name: str, module: nn.Module, plan: Plan, example: Tensor) -> N
                 f"{name} has {traced:,.0f} {unit} when it is traced and {run:,.0f} when it is run; "
                 "make its forward do the same every time, whatever it was called with before and whether or not it is traced"
             )
+
+
+def check_known(name: str, uncounted: Sequence[str]) -> None:
+    """Raise InvalidSetting where it is not known what some operations cost."""
+    if uncounted:
+        raise InvalidSetting(
+            f"{name}: what {', '.join(uncounted)} costs is not known, so that no budget of it could be verified; compute it by "
+            "operations of docs/costs.md, or leave it out of the module and apply it to what the network puts out"
+        )

@@ -34,6 +34,9 @@ FREE = frozenset(
         "unsafe_split_with_sizes squeeze_ unsqueeze_ t_ transpose_ detach_ as_strided_ _unsafe_view _stack _to_copy "
         "copy copy_ clone _reshape_copy lift lift_fresh lift_fresh_copy resize resize_ set_ _local_scalar_dense "
         "_pack_padded_sequence _pin_memory is_same_size "
+        # what asks, and what tracing leaves behind
+        "_assert_async _assert_scalar _assert_tensor_metadata _functional_assert_async _functional_assert_scalar "
+        "sym_constrain_range sym_constrain_range_for_size "
         # what makes values
         "arange range linspace logspace eye empty empty_like empty_strided empty_permuted full full_like new_empty "
         "new_empty_strided new_full new_ones new_zeros ones ones_like zeros zeros_like scalar_tensor fill zero "

@@ -23,8 +23,9 @@ from nas.cli.profiling import bench_for
 from nas.cli.progress import log
 from nas.cli.pruning.original import Original, read_original
 from nas.cli.quantizing.settings import QUANTIZE_DEFAULTS, QuantizeSettings
-from nas.cost.agreement import check_counts
+from nas.cost.agreement import check_counts, check_known
 from nas.cost.counting import count
+from nas.cost.recount import recount
 from nas.data.augment import Augmentation
 from nas.data.dataset import Dataset
 from nas.errors import InvalidBudget, InvalidSetting
@@ -98,11 +99,13 @@ def make_quantize_job(settings: QuantizeSettings) -> QuantizeJob:
     bench = bench_for(settings.runtime, _setting(settings))
     data = read_data(settings)
     original = read_original(settings, data)
-    check_counts(original.name, original.module, original.plan, torch.zeros(1, *original.shape))
+    example = torch.zeros(1, *original.shape)
+    check_counts(original.name, original.module, original.plan, example)
     if settings.threads or count(original.plan).values()["macs"] < SMALL_NETWORK:
         torch.set_num_threads(settings.threads or 1)
     data = data_for(original, data, device)
     network = network_of(original.module, original.shape, comparison_images(data, COMPARED, original.shape))
+    check_known(original.name, recount(network.module, example).uncounted)  # its operations are others
     kept_layers(network, settings.keep)  # names of layers are known now
     return QuantizeJob(settings, device, original, network, data, bench)
 
