@@ -114,6 +114,16 @@ def test_a_plain_network_that_wins_takes_the_place_of_the_searched_one(folder):
     assert "this is the plain network" in report_html(read_contents(RunDir.read(Path("both"))))
 
 
+def test_digits_under_a_budget_of_other_images_are_named_before_any_work(monkeypatch):
+    def stop(*_):
+        raise InfeasibleBudget("nothing was sized")
+
+    monkeypatch.setattr("nas.cli.deciding.candidates", stop)
+    said = run("search", "--budget", "300MFLOPs")
+    assert "warning: without --data this trains on 1151 digits of 8 pixels, for which 300MFLOPs is far too much" in said.stderr
+    assert "nothing was sized" in said.stderr and "warning" not in run("search", "--budget", "3MFLOPs").stderr
+
+
 def test_time_is_planned_and_recorded(folder):
     result = run(
         "search", "--budget", "300kFLOPs", "--data", "npz:tiny.npz", "--time", "4s", "--space", "convnet", "--out", "r"
@@ -122,7 +132,7 @@ def test_time_is_planned_and_recorded(folder):
     config, summary = RunDir.read(Path("r")).config, json.loads(Path("r/summary.json").read_text())
     assert config["plan"]["seconds"] == 4.0 and not config["plan"]["shared"] and config["plan"]["final_steps"] is None
     assert set(summary["time"]) >= {"training the delivered network"}
-    assert "plan (--time 4 s)" in result.stderr
+    assert "plan (--time 4 s)" in result.stderr and "networks by short trainings, about 0 s" in result.stderr
     assert len(RunDir.read(Path("r")).trials()) == 1
     best = summary["best"]
     assert [row["key"] for row in summary["front"]] == [best["key"]]

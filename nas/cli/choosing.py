@@ -18,7 +18,7 @@ import torch
 from nas.accuracy import standard_error
 from nas.architecture import SearchSpace
 from nas.budget import Budget, check
-from nas.cli.planning import ROUNDS, steps_for
+from nas.cli.planning import OVERHEAD, ROUNDS, steps_for
 from nas.cli.progress import bar
 from nas.cli.space import sizing
 from nas.cost.counting import count
@@ -205,18 +205,14 @@ def choose(
     training.
     """
     data = some_of(lesson.data, VALIDATION, seed)
-    batch = min(lesson.config.batch_size, len(data.train))
     left, rows = [timed(candidate, lesson, seed, device) for candidate in found], []
     sizes = (len(found), min(SECOND_ROUND, len(found)))
+    lengths = steps_of_rounds(lesson, most_steps)
     scores: dict[str, float] = {}
     with bar("choosing the space", sum(sizes)) as shown:
         for number, kept in enumerate(sizes):
             for candidate in left:
-                steps = (
-                    steps_for(seconds / len(sizes) / kept, candidate.step_seconds)
-                    if seconds
-                    else min(most_steps, math.ceil(ROUNDS[number] / batch))
-                )
+                steps = steps_for(seconds / len(sizes) / kept, candidate.step_seconds) if seconds else lengths[number]
                 config = replace(lesson.config, steps=steps)
                 evaluator = AloneEvaluator(candidate.space, replace(lesson, data=data, config=config), seed, device)
                 scores[candidate.space.id] = evaluator(candidate.space.largest())["val_accuracy"]
@@ -227,6 +223,19 @@ def choose(
     error = standard_error(best, len(data.val))
     chosen = max((c for c in left if scores[c.space.id] >= best - error), key=lambda c: c.macs)
     return Choice(chosen, tuple(rows))
+
+
+def steps_of_rounds(lesson: Lesson, most: int) -> list[int]:
+    """Steps of a training in each round, where they are not given by a time."""
+    batch = min(lesson.config.batch_size, len(lesson.data.train))
+    return [min(most, math.ceil(images / batch)) for images in ROUNDS]
+
+
+def seconds_of_rounds(found: Sequence[Candidate], lesson: Lesson, most: int) -> float:
+    """About how long the rounds take where no time is given; networks of the second one are taken to be average."""
+    first, second = steps_of_rounds(lesson, most)
+    step = OVERHEAD * sum(candidate.step_seconds for candidate in found) / len(found)
+    return step * (first * len(found) + second * min(SECOND_ROUND, len(found)))
 
 
 def timed(candidate: Candidate, lesson: Lesson, seed: int, device: torch.device) -> Candidate:

@@ -12,7 +12,7 @@ import torch.nn as nn
 from nas.architecture import SearchSpace
 from nas.budget import Budget
 from nas.cli import planning
-from nas.cli.choosing import Choice, Wanted, candidates, choose, handful, sides
+from nas.cli.choosing import Choice, Wanted, candidates, choose, handful, seconds_of_rounds, sides
 from nas.cli.clocking import by_the_clock
 from nas.cli.latency import check_named
 from nas.cli.planning import SUPERNET_TRIALS, TimePlan, parse_time
@@ -41,6 +41,8 @@ AUTO_FAMILIES = ("convnet", "resnet", "mobilenet")
 SHARED, ALONE = "supernet", "alone"
 EVALUATE = (AUTO, SHARED, ALONE)
 LARGE_DATA = 10_000
+DIGITS = "digits"
+LARGE_FOR_DIGITS = 30e6  # multiply-adds
 # of a network that is trained alone, at 128 images a step; a supernet's gradients are sums over networks
 ALONE_LR = {"sgd": 0.3, "adamw": 0.002}
 ALONE_LR_BATCH = 128
@@ -121,6 +123,7 @@ def decided_before(run: RunDir, question: Question, resumed: bool) -> Decision:
 def decide(question: Question) -> Decision:
     """Choose the space, whether its networks share weights, and the lengths of all trainings."""
     settings, seconds = question.settings, parse_time(question.settings.time)
+    _warn_of_digits(question)
     if settings.evaluate not in EVALUATE:
         raise InvalidSetting(f"--evaluate {not_known(settings.evaluate, EVALUATE)}")
     shared = _shared(question, seconds)
@@ -141,11 +144,23 @@ def decide(question: Question) -> Decision:
     lesson = lesson_of(settings, question.data, precision)
     left = handful(found, wanted, lesson, (settings.seed, question.device), LAST_TRAINING * seconds)
     most = max(1, (_final_steps(question, shared) or 1) // CHOOSING_PART)
+    length = planning.CHOOSING * seconds or seconds_of_rounds(left, lesson, most)
+    log(f"choosing among {len(left)} networks by short trainings, about {planning.tell(length)}")
     choice = choose(left, lesson, settings.seed, question.device, planning.CHOOSING * seconds, most)
     _tell(choice, len(found), len(left))
     # with room for a supernet
     space = choice.candidate.form.sized(LARGEST_TO_BUDGET, wanted)[1] if shared else choice.candidate.space
     return _planned(question, space, shared, choice.evidence, seconds)
+
+
+def _warn_of_digits(question: Question) -> None:
+    """Say at once, before anything is measured or trained, that a budget is that of other images."""
+    large = [b.text for b in question.budgets if b.metric == "macs" and b.limit > LARGE_FOR_DIGITS]
+    if large and question.data.name == DIGITS:
+        log(
+            f"warning: without --data this trains on {len(question.data.train)} digits of {question.data.resolution} pixels, "
+            f"for which {large[0]} is far too much; give your images, --data imagefolder:DIR, or a budget such as 3MFLOPs"
+        )
 
 
 def _infeasible(question: Question) -> InfeasibleBudget:

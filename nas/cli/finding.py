@@ -18,9 +18,6 @@ from nas.latency.table import table_text
 from nas.numbers import counted
 from nas.rundir import RunDir
 
-DIGITS = "digits"
-LARGE_FOR_DIGITS = 30e6  # multiply-adds
-
 
 def found(job: Job, run: RunDir, resumed: Path | None, clock: Clock) -> dict[str, Any]:
     """Compare the networks of a job and deliver the best one; returns the summary without its seconds."""
@@ -42,11 +39,6 @@ def start(job: Job, run: RunDir, resumed: Path | None, clock: Clock) -> None:
         run.write_text(TABLE, table_text(job.own_latency.predictor.table))
     log(describe(job))
     log(plan_line(job))
-    if job.data.name == DIGITS and job.cost(job.space.largest()).values()["macs"] > LARGE_FOR_DIGITS:
-        log(
-            f"warning: this trains on the digits of {job.data.resolution} pixels, for which such a budget is far too large; "
-            "give your images: --data imagefolder:DIR"
-        )
     tell_data(job.data, job.augmentation, job.settings.flip)
 
 
