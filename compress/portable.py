@@ -100,6 +100,24 @@ def _smallest(x: Tensor, k: int, dim: int, keepdim: bool) -> tuple[Tensor, Tenso
     return found if keepdim else (found[0].squeeze(dim), found[1].squeeze(dim))
 
 
+def _attention(  # noqa: PLR0913 - as torch has them
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor | None:
+    """Attention with a mask in its parts: of the fused one the exporter loses the layout, where the batch is open."""
+    if attn_mask is None or is_causal or enable_gqa:
+        return None
+    weights = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    masked = weights.masked_fill(~attn_mask, float("-inf")) if attn_mask.dtype == torch.bool else weights + attn_mask
+    return masked.softmax(-1) @ value
+
+
 def _pair(value: int | Pair | list[int]) -> Pair:
     return (value, value) if isinstance(value, int) else (value[0], value[-1])
 
@@ -109,6 +127,7 @@ REWRITES: dict[Callable[..., object], Callable[..., Any]] = {
     torch.rrelu: _rrelu,
     F.conv2d: _conv2d,
     F.adaptive_max_pool2d: _adaptive_max_pool2d,
+    F.scaled_dot_product_attention: _attention,
     torch.cdist: _cdist,
     torch.median: _median,
     Tensor.median: _median,

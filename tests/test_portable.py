@@ -36,6 +36,8 @@ CASES = {
     "cdist": lambda x: torch.cdist(x.flatten(2), x.flatten(2)[:, :4]),
     "median": lambda x: x.flatten(2).median(2).values,
     "median, kept": lambda x: torch.median(x, 1, keepdim=True)[0],
+    "a mask of attention": lambda x: F.scaled_dot_product_attention(x, x, x, torch.eye(9)),
+    "a mask of truths": lambda x: F.scaled_dot_product_attention(x, x, x, torch.ones(9, 9, dtype=torch.bool).tril(), scale=0.3),
     "kthvalue": lambda x: x.kthvalue(3, 3)[0],
 }
 
@@ -63,10 +65,13 @@ def test_a_network_of_such_operations_is_exported(tmp_path):
         def __init__(self):
             super().__init__()
             self.own, self.slope, self.head = Own(padding=1), nn.RReLU(), nn.Linear(4 * 6, 5)
-            self.same = nn.Conv2d(4, 4, 3, padding="same", dilation=2)
+            self.same, self.bias = nn.Conv2d(4, 4, 3, padding="same", dilation=2), nn.Parameter(torch.ones(1, 9, 9))
 
         def forward(self, x):
-            y = F.adaptive_max_pool2d(self.same(self.slope(self.own(x))), (3, 2)).flatten(1)
+            y = self.same(self.slope(self.own(x)))
+            bias = self.bias.expand(y.shape[0], -1, -1)[:, None]
+            y = y + F.scaled_dot_product_attention(y, y, y, bias).transpose(1, 2).reshape(y.shape)
+            y = F.adaptive_max_pool2d(y, (3, 2)).flatten(1)
             return self.head(y) + y.median(1, keepdim=True)[0]
 
     module = Net().eval()
