@@ -7,7 +7,7 @@ from contracts.searcher import SearcherContract
 from nas.search import SEARCHERS
 
 # a few more than the networks that each draws at first
-STEPS = {"random": 10, "evolution": 24, "optuna-tpe": 15, "optuna-nsga2": 24}
+STEPS = {"random": 10, "evolution": 24, "regularized-evolution": 34, "local-search": 15, "optuna-tpe": 15, "optuna-nsga2": 24}
 
 
 @pytest.mark.parametrize("name", SEARCHERS)
@@ -22,7 +22,7 @@ class TestSearchers(SearcherContract):
 
 
 def test_names():
-    assert list(SEARCHERS) == ["random", "evolution", "optuna-tpe", "optuna-nsga2"]
+    assert list(SEARCHERS) == ["random", "evolution", "regularized-evolution", "local-search", "optuna-tpe", "optuna-nsga2"]
 
 
 def test_optuna_is_loaded_when_it_is_used():

@@ -4,8 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nas.search.evolution import EvolutionSearcher
+from nas.search.local_search import LocalSearchSearcher
 from nas.search.problem import SearchProblem
 from nas.search.random import RandomSearcher
+from nas.search.regularized_evolution import RegularizedEvolutionSearcher
 from nas.search.searcher import Searcher
 
 
@@ -15,6 +17,14 @@ def _random(problem: SearchProblem, study_path: Path | None) -> Searcher:
 
 def _evolution(problem: SearchProblem, study_path: Path | None) -> Searcher:
     return EvolutionSearcher(problem)
+
+
+def _regularized_evolution(problem: SearchProblem, study_path: Path | None) -> Searcher:
+    return RegularizedEvolutionSearcher(problem)
+
+
+def _local_search(problem: SearchProblem, study_path: Path | None) -> Searcher:
+    return LocalSearchSearcher(problem)
 
 
 def _optuna_tpe(problem: SearchProblem, study_path: Path | None) -> Searcher:
@@ -33,6 +43,8 @@ def _optuna_nsga2(problem: SearchProblem, study_path: Path | None) -> Searcher:
 SEARCHERS: dict[str, Callable[[SearchProblem, Path | None], Searcher]] = {
     "random": _random,
     "evolution": _evolution,
+    "regularized-evolution": _regularized_evolution,
+    "local-search": _local_search,
     "optuna-tpe": _optuna_tpe,
     "optuna-nsga2": _optuna_nsga2,
 }
