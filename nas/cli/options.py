@@ -106,7 +106,9 @@ Table = Annotated[
 AcceptForeign = Annotated[
     bool, typer.Option("--accept-foreign-table", help="Use --table though it was measured on another target.")
 ]
-Searcher = Annotated[str, typer.Option(help="random, evolution, regularized-evolution, local-search, optuna-tpe or optuna-nsga2.")]
+Searcher = Annotated[
+    str, typer.Option(help="random, evolution, regularized-evolution, local-search, optuna-tpe or optuna-nsga2.")
+]
 Trials = Annotated[
     int | None,
     typer.Option(min=1, help="Networks to evaluate.", show_default="100 with a supernet, a few that are trained alone"),
