@@ -11,7 +11,7 @@ import torch
 import nas.data.npz
 from nas.data.arrays import channel_statistics
 from nas.data.config import DataConfig
-from nas.data.dataset import ArraySplit, Subset, epoch_batches, plain_batches, stratified_split
+from nas.data.dataset import ArraySplit, Subset, epoch_batches, images_at_once, plain_batches, stratified_split
 from nas.data.load import load
 from nas.errors import InvalidData
 
@@ -53,6 +53,12 @@ def split_of(count: int) -> ArraySplit:
 
 
 # --- batches ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("side", "images"), [(224, 32), (32, 256), (96, 174), (448, 8), (4096, 1)])
+def test_batches_of_large_images_are_small_on_the_cpu(side, images) -> None:
+    assert images_at_once(side, 256, torch.device("cpu")) == images
+    assert images_at_once(side, 256, torch.device("cuda")) == 256
 
 
 def test_an_epoch_is_full_batches_of_different_images() -> None:

@@ -75,7 +75,7 @@ def test_moments_are_those_of_all_places_where_they_are_few(batches):
     assert found.keys() == {"second", "last"}
     for name, rows in (("second", columns(module, batches)), ("last", inputs_of(module, "last", batches))):
         torch.testing.assert_close(found[name].mean, rows.double().mean(0), rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(found[name].covariance, rows.double().T.cov(correction=0), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found[name].covariance.double(), rows.double().T.cov(correction=0), rtol=1e-4, atol=1e-5)
 
 
 def test_moments_of_some_places_are_nearly_those_of_all(batches, monkeypatch):

@@ -9,7 +9,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from compress.prune.cifar_resnet import CifarResNet
-from compress.prune.distortion import LEAST_IMAGES, MEMORY, Point, curves, divided
+from compress.prune.distortion import FEWEST, MEMORY, TIMED, Point, curves, divided
 from compress.prune.groups import IN, OUT, Group, Member
 from compress.prune.resuming import resumable
 from compress.prune.slices import called
@@ -77,6 +77,18 @@ def test_only_what_lies_behind_is_run():
     assert counts == [19, 9]
 
 
+@torch.no_grad()
+def test_batches_are_run_in_turns():
+    module = CifarResNet(8).eval()
+    batches = [images(2, 3, 16, 16, seed=n) for n in range(2)]
+    new = [{f"{layer}.weight": 0.5 * module.get_parameter(f"{layer}.weight")} for layer in ("layer1.0.conv2", "layer3.0.conv1")]
+    expected = [called(module, parameters, x) for parameters in new for x in batches]
+    with resumable(module) as make:
+        runs = [make(x) for x in batches]
+        found = [run(parameters) for parameters in new for run in runs]
+    assert all(torch.equal(one, two) for one, two in zip(found, expected, strict=True))
+
+
 class Convolutions(TorchFunctionMode):
     number = 0
 
@@ -86,8 +98,8 @@ class Convolutions(TorchFunctionMode):
 
 
 def test_a_point_is_settled_when_its_error_is_small():
-    assert not (Point() + torch.ones(LEAST_IMAGES - 1)).settled and (Point() + torch.ones(LEAST_IMAGES)).settled
-    wide = torch.zeros(LEAST_IMAGES)
+    assert not (Point() + torch.ones(FEWEST - 1)).settled and (Point() + torch.ones(FEWEST)).settled
+    wide = torch.zeros(FEWEST)
     wide[0] = 1.0
     assert not (Point() + wide).settled
     point = Point() + torch.tensor([1.0, 2.0]) + torch.tensor([6.0])
@@ -100,15 +112,20 @@ def test_settled_points_take_no_further_images():
     units = tuple((u,) for u in range(4))
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     group = Group("0", 4, (Member("0", OUT, units), Member("1", IN, units)))
-    same = images(1, 3, 2, 2).expand(LEAST_IMAGES, 3, 2, 2)
-    seen, told = [], []
+    same = images(1, 3, 2, 2).expand(FEWEST, 3, 2, 2)
+    wild = torch.cat([torch.zeros_like(same[1:]), 100 * same[:1]])
+    ran = []
+    net[1].register_forward_pre_hook(lambda module, given: ran.append(len(given[0])))
 
     def cut_off(group, kept):
-        seen.append(kept)
-        return {"1.weight": torch.zeros_like(net[1].weight)}
+        return {"1.weight": 0.5 * net[1].weight}
 
-    found = curves(net, [group], {"0": (2, 4)}, [same] * 3, cut_off, lambda *x: told.append(x))
-    assert len(seen) == 1 and found["0"][2] > 0 and told == [(1, 3), (3, 3)]
+    assert curves(net, [group], {"0": (2, 4)}, [same] * 3, cut_off)["0"][2] > 0
+    # some images for the clock, the whole network, and the cut one: further batches are not touched
+    assert ran == [TIMED, FEWEST, FEWEST]
+    ran.clear()
+    curves(net, [group], {"0": (2, 4)}, [wild] * 3, cut_off)
+    assert ran == [TIMED, *[FEWEST] * 6]
 
 
 def test_batches_fit_into_memory():

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 import pytest
 import torch
 from quantize_toy import mini, pictures
 
+from compress.quantize import ranges
 from compress.quantize.formats import FORMATS, format_of
 from compress.quantize.quantizer import IntQuantizer, activation_quantizer, weight_quantizer
-from compress.quantize.ranges import BINS, CALIBRATIONS, Histogram, histograms
+from compress.quantize.ranges import BINS, CALIBRATIONS, Histogram, histograms, percentile
 from nas.errors import InvalidSetting
 from nas.seeding import numpy_rng
 
@@ -109,6 +112,29 @@ def test_histograms_count_the_values_of_points():
     assert seen["stem_2_hardtanh"].edges[[0, -1]] == pytest.approx([0, float(values.max())])
     zeros = int((values < seen["stem_2_hardtanh"].edges[1]).sum())
     assert abs(seen["stem_2_hardtanh"].counts[0] - zeros) <= 1
+
+
+def test_of_many_values_some_are_counted_and_all_bound_the_range(monkeypatch):
+    monkeypatch.setattr(ranges, "MANY", 500)
+    network, batch = mini(), pictures(8).to(memory_format=torch.channels_last)
+    seen, counted = histograms(network, [batch])["x"], batch.numel()
+    assert seen.edges[[0, -1]] == pytest.approx([float(batch.min()), float(batch.max())])
+    assert counted / 12 < seen.counts.sum() < counted / 6
+    low, high = percentile(seen, 256)
+    exact = np.quantile(batch.numpy(), [0.25, 0.5, 0.75])
+    shares = np.interp(exact, seen.edges[1:], np.cumsum(seen.counts) / seen.counts.sum())
+    assert shares == pytest.approx([0.25, 0.5, 0.75], abs=0.08) and low < exact[0] < exact[2] < high
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (7, 64, 7, 7), (2, 112, 14, 14), (4, 9)])
+def test_a_step_meets_all_channels_and_the_row_has_all_values(shape, monkeypatch):
+    monkeypatch.setattr(ranges, "MANY", 1)
+    x = torch.arange(prod(shape)).reshape(shape)
+    for value in (x, x.to(memory_format=torch.channels_last)) if len(shape) == 4 else (x,):
+        row = ranges._flat(value)
+        assert torch.equal(row.sort().values, torch.arange(prod(shape)))
+        assert all(prod(shape) % step == 0 for step in ranges.STEPS[: ranges.STEPS.index(ranges._step(len(row)))])
+        assert all(side % ranges._step(len(row)) for side in shape)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -58,6 +58,19 @@ def test_weights_are_rounded_by_channel(bits):
     assert torch.allclose(PlainQuantizer(quantizer)(weight), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("zero", [0.0, 85.0])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_without_gradients_the_same_values_are_given(zero, memory_format):
+    quantizer, x = quantizer_of((0, 255), scales=(3 / 255,), zero=zero), noise(2, 8, 5, 5).to(memory_format=memory_format)
+    with_gradients, before = quantizer(x), x.clone()
+    with torch.no_grad():
+        assert torch.equal(quantizer(x), with_gradients) and torch.equal(x, before)
+    weights = quantizer_of((-127, 127), 3, [0.02, 0.01, 0.005])
+    rounded, weight = weights(noise(3, 4, 3, 3)), noise(3, 4, 3, 3)
+    with torch.no_grad():
+        assert torch.equal(weights(weight), rounded)
+
+
 def lsq_gradient(x, scale, zero, limits):
     """Of the rounded values with respect to the scale (Esser et al. 2020, equation 3), without its factor.
 

@@ -19,8 +19,10 @@ from compress.prune.slices import readers, silenced
 from nas.torch_seeding import generator
 from nas.training.calibration import batch_statistics
 
-# places that are looked at of a layer in a batch, drawn at random
-POSITIONS = 8192
+# places that are looked at of a layer in a batch, drawn at random: so many of an image, and at most
+OF_AN_IMAGE, POSITIONS = 64, 8192
+# equations that are solved in 64 bits; of more, the ridge is far above what 32 bits lose
+PRECISE = 1024
 # inputs of a layer, channels by kernel positions: the solution takes the cube of it
 MOST_INPUTS = 5000
 # of the mean variance, added to the diagonal: it keeps channels that repeat each other from getting huge weights
@@ -29,7 +31,10 @@ RIDGE = 1e-2
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean (D,) and covariance (D, D) of what a layer multiplies with its weights, D = input channels x kernel positions."""
+    """Mean (D,) in float64 and covariance (D, D) in float32 of what a layer multiplies with its weights.
+
+    D = input channels x kernel positions.
+    """
 
     mean: Tensor
     covariance: Tensor
@@ -65,9 +70,11 @@ def moments(module: nn.Module, groups: Iterable[Group], batches: Sequence[Tensor
         for hook in hooks:
             hook.remove()
     found = {}
-    for name, (first, second) in sums.items():
+    for name in list(sums):
+        first, second = sums.pop(name)
         mean = first.double() / counts[name]
-        found[name] = Moments(mean, second.double() / counts[name] - mean[:, None] * mean)
+        # in place: wide layers have covariances of 100 MB
+        found[name] = Moments(mean, (second.double() / counts[name]).addr_(mean, mean, alpha=-1).float())
     return found
 
 
@@ -101,12 +108,15 @@ def _solved(layer: nn.Module, gone: list[int], known: Moments) -> tuple[Tensor, 
     kept = torch.ones(ins, dtype=torch.bool, device=old.device)
     kept[gone] = False
     columns = kept.repeat_interleave(old[0, 0].numel())
+    number = torch.float64 if int(columns.sum()) <= PRECISE else torch.float32
     weight = old.reshape(outs, -1).double()
-    inner = known.covariance[columns][:, columns]
+    inner = known.covariance[columns][:, columns].to(number)
     ridge = RIDGE * inner.diagonal().mean().clamp(min=torch.finfo(torch.float32).tiny)
+    inner.diagonal().add_(ridge)
     # what is kept of the old weights plus what explains the rest: with an endless ridge, the old weights
-    rest = weight[:, ~columns] @ known.covariance[~columns][:, columns]
-    added = torch.linalg.solve(inner + ridge * torch.eye(len(inner), dtype=inner.dtype, device=inner.device), rest.T).T
+    rest = weight[:, ~columns].to(number) @ known.covariance[~columns][:, columns].to(number)
+    factor, failed = torch.linalg.cholesky_ex(inner)
+    added = (torch.linalg.solve(inner, rest.T) if failed else torch.cholesky_solve(rest.T, factor)).T
     solved = torch.zeros_like(weight)
     solved[:, columns] = weight[:, columns] + added
     bias = layer.bias if isinstance(layer.bias, Tensor) else None
@@ -125,12 +135,12 @@ def _rows(layer: nn.Module, inputs: Tensor, drawn: torch.Generator) -> Tensor:
     """What the weights are multiplied with at up to POSITIONS places, (places, D)."""
     if isinstance(layer, nn.Linear):
         flat = inputs.reshape(-1, inputs.shape[-1])
-        return flat[_places(len(flat), drawn).to(flat.device)]
+        return flat[_places(len(flat), len(inputs), drawn).to(flat.device)]
     assert isinstance(layer, nn.Conv2d) and not isinstance(layer.padding, str)
     padded = F.pad(inputs, (layer.padding[1], layer.padding[1], layer.padding[0], layer.padding[0])).permute(0, 2, 3, 1)
     spans = [step * (kernel - 1) for step, kernel in zip(layer.dilation, layer.kernel_size, strict=True)]
     sides = [(padded.shape[1 + i] - spans[i] - 1) // layer.stride[i] + 1 for i in (0, 1)]
-    places = _places(len(inputs) * sides[0] * sides[1], drawn).to(inputs.device)
+    places = _places(len(inputs) * sides[0] * sides[1], len(inputs), drawn).to(inputs.device)
     image, row, column = places // (sides[0] * sides[1]), places // sides[1] % sides[0], places % sides[1]
     offsets = (torch.arange(k, device=inputs.device) * d for k, d in zip(layer.kernel_size, layer.dilation, strict=True))
     down, right = (x.flatten() for x in torch.meshgrid(*offsets, indexing="ij"))
@@ -138,6 +148,7 @@ def _rows(layer: nn.Module, inputs: Tensor, drawn: torch.Generator) -> Tensor:
     return padded[image[:, None], rows, columns].transpose(1, 2).flatten(1)
 
 
-def _places(number: int, drawn: torch.Generator) -> Tensor:
+def _places(number: int, images: int, drawn: torch.Generator) -> Tensor:
     """All places if they are few."""
-    return torch.arange(number) if number <= POSITIONS else torch.randint(number, (POSITIONS,), generator=drawn)
+    most = min(POSITIONS, OF_AN_IMAGE * images)
+    return torch.arange(number) if number <= most else torch.randint(number, (most,), generator=drawn)

@@ -18,11 +18,12 @@ class Resumable:
     """Runs `module` on one batch of images (N, C, H, W), with whatever parameters.
 
     What parts of the network gave before a changed layer was reached is kept, as large parts as there are, and nothing else:
-    about a block's features for each block before the layer. Inside `resumable`, and without gradients.
+    about a block's features for each block before the layer. Inside `resumable`, whose `current` holds the one that runs, and
+    without gradients.
     """
 
-    def __init__(self, module: nn.Module, images: Tensor) -> None:
-        self.module, self.images = module, images
+    def __init__(self, module: nn.Module, images: Tensor, current: list[Resumable]) -> None:
+        self.module, self.images, self._current = module, images, current
         self._kept: dict[Call, Any] = {}
         self._used: set[Call] = set()
         self._calls: dict[str, int] = {}
@@ -32,6 +33,7 @@ class Resumable:
 
     def __call__(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """The outputs with some parameters replaced, by name."""
+        self._current[:] = [self]
         self._changed = frozenset(name.rpartition(".")[0] for name in parameters)
         self._above = frozenset(part for name in self._changed for part in _ancestors(name))
         self._calls, self._used, self._inside, self._reached = {}, set(), 0, "" in self._changed
@@ -63,12 +65,11 @@ class Resumable:
 
 @contextmanager
 def resumable(module: nn.Module) -> Iterator[Callable[[Tensor], Resumable]]:
-    """Give what makes a Resumable of a batch; one of them runs at a time, the one that was made last."""
+    """Give what makes a Resumable of a batch; the module itself runs as before until one of them does."""
     current: list[Resumable] = []
 
     def make(images: Tensor) -> Resumable:
-        current[:] = [Resumable(module, images)]
-        return current[0]
+        return Resumable(module, images, current)
 
     def watched(name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
         return lambda *args, **kwargs: current[0].part(name, forward, args, kwargs) if current else forward(*args, **kwargs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -56,16 +56,24 @@ class Quantized:
 
 @dataclass(frozen=True)
 class Judge:
-    """Images, in batches, and the logits of the network in fp32 on them."""
+    """Images, in batches, and the network in fp32, whose logits are computed when they are first compared."""
 
     batches: Sequence[Tensor]
-    wanted: Sequence[Tensor]
+    network: nn.Module
+    known: dict[int, Tensor] = field(default_factory=dict)
+
+    def wanted(self, number: int) -> Tensor:
+        """Log-probabilities in fp32 on a batch, (N, classes)."""
+        if number not in self.known:
+            with torch.no_grad():
+                self.known[number] = self.network(self.batches[number]).log_softmax(1)
+        return self.known[number]
 
     def losses(self, module: nn.Module, number: int) -> Tensor:
         """Kullback-Leibler divergence of the class probabilities of `module` from those in fp32, by image of a batch, (N,)."""
         with torch.no_grad():
             found = module(self.batches[number]).log_softmax(1)
-        return F.kl_div(found, self.wanted[number].log_softmax(1), log_target=True, reduction="none").sum(1)
+        return F.kl_div(found, self.wanted(number), log_target=True, reduction="none").sum(1)
 
     def error(self, module: nn.Module) -> float:
         """The mean of `losses` over all images."""
@@ -73,18 +81,21 @@ class Judge:
 
 
 def judge_of(network: Network, batches: Sequence[Tensor]) -> Judge:
-    """What tells how far a quantized network is from `network`."""
-    with torch.no_grad():
-        return Judge(batches, [network.module(x) for x in batches])
+    """What tells how far a quantized network is from `network` as it is now."""
+    judge = Judge(batches, network.module)
+    for number in range(len(batches)):
+        judge.wanted(number)
+    return judge
 
 
 def quantize(network: Network, scheme: Scheme, batches: Sequence[Tensor], config: PtqConfig) -> Quantized:
     """Quantize after training on images, `batches` of (N, C, H, W): at least one; of several, every other one judges.
 
-    Whatever is clearly worse than another choice is judged on the first images alone, and what is chosen on all of them.
+    Whatever is clearly worse than another choice, or no better, is judged on the first images alone, and what is chosen on as
+    many as its error takes to be known.
     """
     assert batches, "ranges are calibrated on images"
-    judge = judge_of(network, batches[1::2] or batches)
+    judge = Judge(batches[1::2] or batches, network.module)
     networks = [network]
     if config.equalize:
         equal = equalized(network)
@@ -96,8 +107,7 @@ def quantize(network: Network, scheme: Scheme, batches: Sequence[Tensor], config
         correct_biases(module, best.network, _some(best.network, batches[::2]))
         runners = [runner, _runner(judge, module)]
         if winner(runners, len(judge.batches)):
-            runners[1].losses(len(judge.batches))
-            best = replace(best, module=module, corrected=True, error=runners[1].error)
+            best = replace(best, module=module, corrected=True, error=runners[1].told(len(judge.batches)))
     return best
 
 
@@ -118,10 +128,10 @@ def _calibrated(
             choices.append((network, module, name, ranges))
             runners.append(_runner(judge, module, partial(set_ranges, module, network, ranges)))
     best = winner(runners, len(judge.batches))
-    runners[best].losses(len(judge.batches))
+    error = runners[best].told(len(judge.batches))
     network, module, name, ranges = choices[best]
     set_ranges(module, network, ranges)
-    return Quantized(module, network, scheme, name, network is not networks[0], False, runners[best].error), runners[best]
+    return Quantized(module, network, scheme, name, network is not networks[0], False, error), runners[best]
 
 
 def _runner(judge: Judge, module: nn.Module, prepare: Callable[[], None] = lambda: None) -> Runner:
@@ -134,5 +144,5 @@ def _runner(judge: Judge, module: nn.Module, prepare: Callable[[], None] = lambd
 
 def _some(network: Network, batches: Sequence[Tensor]) -> Tensor:
     """As many of the images, at least a batch, as run through the network at once."""
-    images = torch.cat(list(batches))
-    return images[: max(len(batches[0]), images_at_once(network, len(images)))]
+    wanted = max(len(batches[0]), images_at_once(network, sum(map(len, batches))))
+    return torch.cat(list(batches[: -(-wanted // len(batches[0]))]))[:wanted]

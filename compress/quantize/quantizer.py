@@ -34,6 +34,8 @@ class IntQuantizer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Round `x`; the result has its shape, in float32."""
         x = x.float()
+        if not torch.is_grad_enabled():
+            return self._rounded(x)
         scale = self.step
         values = x[0].numel() if self.per_channel else x.numel()
         gradient = 1 / sqrt(max(1, values * self.high))
@@ -42,6 +44,12 @@ class IntQuantizer(nn.Module):
                 x, scale, self.zero_point, 0, self.low, self.high, gradient
             )
         return torch._fake_quantize_learnable_per_tensor_affine(x, scale, self.zero_point, self.low, self.high, gradient)
+
+    def _rounded(self, x: Tensor) -> Tensor:
+        """The same values without what gradients need, in half the time."""
+        step = self.step
+        scale, low, high = (_spread(values, x) for values in (step, self.low - self.zero_point, self.high - self.zero_point))
+        return (x * (1 / scale)).round_().clamp_(low, high).mul_(scale)
 
     @property
     def step(self) -> Tensor:

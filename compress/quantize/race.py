@@ -9,8 +9,11 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-# images before anybody is left out, and how many standard errors of the paired difference are clear
-FEWEST, CLEAR = 32, 3.0
+# images before anybody is left out, how many standard errors of the paired difference are clear, and which part of the
+# best one's loss is no difference
+FEWEST, CLEAR, ALIKE = 32, 3.0, 0.05
+# of a mean loss that is told: its standard error
+ERROR = 0.1
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,14 @@ class Runner:
         self.known.extend(self.loss(number) for number in range(len(self.known), batches))
         return torch.cat(self.known[:batches])
 
+    def told(self, batches: int) -> float:
+        """The mean loss over so many batches, or over as many as it takes to know it well."""
+        for number in range(1, batches + 1):
+            losses = self.losses(max(number, len(self.known)))
+            if len(losses) >= FEWEST and float(losses.std()) / sqrt(len(losses)) <= ERROR * float(losses.mean()):
+                break
+        return self.error
+
     @property
     def error(self) -> float:
         """The mean loss of the images that it was judged on."""
@@ -34,20 +45,22 @@ class Runner:
 def winner(runners: Sequence[Runner], batches: int) -> int:
     """The place of the runner of the least mean loss over so many batches, of equal ones the first.
 
-    After each batch those are left out that are CLEAR standard errors behind the best one; where one is left, it has won.
+    After each batch those are left out that are clearly behind the best one, or clearly no better; where one is left, it has
+    won.
     """
     alive, best = list(range(len(runners))), 0
     for seen in range(1, batches + 1):
         losses = {place: runners[place].losses(seen) for place in alive}
         best = min(alive, key=lambda place: float(losses[place].mean()))
-        alive = [place for place in alive if not _is_behind(losses[place], losses[best])]
+        alive = [place for place in alive if place == best or not _is_out(losses[place], losses[best])]
         if len(alive) == 1:
             break
     return best
 
 
-def _is_behind(losses: Tensor, best: Tensor) -> bool:
+def _is_out(losses: Tensor, best: Tensor) -> bool:
     difference = losses - best
     if len(difference) < FEWEST:
         return False
-    return float(difference.mean()) > CLEAR * float(difference.std()) / sqrt(len(difference))
+    mean, noise = float(difference.mean()), CLEAR * float(difference.std()) / sqrt(len(difference))
+    return mean > noise or mean + noise < ALIKE * float(best.mean())

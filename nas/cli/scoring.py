@@ -13,7 +13,7 @@ from compress.export import load_onnx
 from compress.more_formats import load_openvino
 from nas.accuracy import standard_error
 from nas.cli.progress import bar
-from nas.data.dataset import Dataset, Split, plain_batches
+from nas.data.dataset import Dataset, Split, images_at_once, plain_batches
 from nas.evaluation.answers import Answers, collected
 from nas.evaluation.supernet import prepared
 from nas.report.words import show
@@ -42,10 +42,12 @@ def opened_in(runtime: str | None, path: Path, precision: str = "fp32") -> Calla
 
 def file_answers(run: Callable[[Tensor], Tensor], split: Split, data: Dataset, side: int, label: str) -> Answers:
     """What `run` answers on all images of `split`, normalized as `data` says and resized to `side`."""
+    cpu = torch.device("cpu")
+    index = plain_batches(len(split), images_at_once(side, AT_ONCE, cpu))
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         done = 0
-        for images, labels in prepared(split, plain_batches(len(split), AT_ONCE), data, side, torch.device("cpu")):
+        for images, labels in prepared(split, index, data, side, cpu):
             yield run(images.contiguous()).argmax(1).cpu(), labels.cpu()
             done += len(labels)
             progress.update(done)

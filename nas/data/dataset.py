@@ -13,6 +13,9 @@ from torch import Tensor
 from nas.seeding import numpy_rng
 from nas.torch_seeding import generator
 
+# of the images that run through a network at once on the CPU: 32 of 224 pixels
+PIXELS = 32 * 224**2
+
 
 class Split(Protocol):
     """N labelled images that are read in batches."""
@@ -123,6 +126,11 @@ def epoch_batches(n: int, batch_size: int, seed: int, epoch: int) -> list[Tensor
     size = min(n, batch_size)
     order = torch.randperm(n, generator=generator(seed, "epoch", epoch))
     return list(order[: n - n % size].split(size))
+
+
+def images_at_once(resolution: int, most: int, device: torch.device) -> int:
+    """Images of a batch: `most`, but of large ones on the CPU fewer, whose features would take gigabytes."""
+    return most if device.type != "cpu" else max(1, min(most, PIXELS // resolution**2))
 
 
 def plain_batches(n: int, batch_size: int) -> list[Tensor]:

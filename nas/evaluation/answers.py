@@ -12,8 +12,8 @@ import torch.nn as nn
 from torch import Tensor
 
 from nas.accuracy import standard_error
-from nas.data.dataset import Dataset, Split, plain_batches
-from nas.evaluation.supernet import BATCH, prepared
+from nas.data.dataset import Dataset, Split
+from nas.evaluation.supernet import whole
 
 # of more classes no matrix is written, only what is confused most
 MATRIX, CONFUSED = 100, 20
@@ -74,7 +74,7 @@ def answers_of(module: nn.Module, split: Split, data: Dataset, resolution: int) 
     """What a module answers on a split, in fp32; its accuracy is that of nas.evaluation.supernet.accuracy."""
     module.eval()
     device = next(module.parameters()).device
-    batches = prepared(split, plain_batches(len(split), BATCH), data, resolution, device)
+    batches = whole(split, data, resolution, device)
     return collected(((module(images).argmax(1).cpu(), labels.cpu()) for images, labels in batches), data.classes)
 
 

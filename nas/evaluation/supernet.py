@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nas.architecture import Architecture
 from nas.data.augment import normalize, resize
-from nas.data.dataset import Dataset, Split, epoch_batches, plain_batches
+from nas.data.dataset import Dataset, Split, epoch_batches, images_at_once, plain_batches
 from nas.supernet.supernet import Supernet
 from nas.training.calibration import recalibrate
 from nas.training.loop import number
@@ -50,8 +50,8 @@ def resolution_of(arch: Architecture) -> int:
 def calibrate(module: nn.Module, data: Dataset, resolution: int, seed: int) -> None:
     """Recalibrate the batch norms on a fixed draw of training images without augmentation."""
     device = next(module.parameters()).device
-    batches = epoch_batches(len(data.train), min(BATCH, len(data.train)), seed, 0)
-    wanted = batches[: max(1, CALIBRATION_IMAGES // BATCH)]
+    size = min(images_at_once(resolution, BATCH, device), len(data.train))
+    wanted = epoch_batches(len(data.train), size, seed, 0)[: max(1, CALIBRATION_IMAGES // size)]
     recalibrate(module, (x for x, _ in prepared(data.train, wanted, data, resolution, device)))
 
 
@@ -60,11 +60,17 @@ def judge(module: nn.Module, split: Split, data: Dataset, resolution: int) -> tu
     """Share of correct predictions, in 0..1, and mean cross-entropy over a split, in fp32."""
     module.eval()
     device, right, loss = next(module.parameters()).device, 0.0, 0.0
-    for images, labels in prepared(split, plain_batches(len(split), BATCH), data, resolution, device):
+    for images, labels in whole(split, data, resolution, device):
         logits, truth = module(images), labels.to(device)
         right += number((logits.argmax(1) == truth).sum())
         loss += number(F.cross_entropy(logits, truth, reduction="sum"))
     return right / len(split), loss / len(split)
+
+
+def whole(split: Split, data: Dataset, resolution: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """All images of a split in order, as `prepared` yields them, and their labels."""
+    size = images_at_once(resolution, BATCH, device)
+    return prepared(split, plain_batches(len(split), size), data, resolution, device)
 
 
 def accuracy(module: nn.Module, split: Split, data: Dataset, resolution: int) -> float:

@@ -18,7 +18,7 @@ from nas.cli.pruning.settings import PruneSettings
 from nas.cost.agreement import check_counts
 from nas.cost.counting import count
 from nas.data.augment import Augmentation
-from nas.data.dataset import Dataset, epoch_batches
+from nas.data.dataset import Dataset, epoch_batches, images_at_once
 from nas.errors import InvalidBudget, InvalidSetting
 from nas.evaluation.supernet import prepared
 from nas.latency.bench import Bench
@@ -31,7 +31,7 @@ FINETUNE_EPOCHS = 10
 SPARSE_EPOCHS = 20  # zeros come one after the other, and each needs its time
 # images that a cut is judged by: as many as so many multiply-adds let through, within bounds
 LABELLED = (6e10, 64, 512)
-CURVES = (6e10, 32, 512)
+CURVES = (6e10, 24, 512)
 NORMS = (5e11, 128, 2048)
 BATCH = 128
 # channels are kept in multiples of so many where nothing is asked for, and finer ones where a budget is hit by them alone
@@ -124,11 +124,12 @@ def calibration_of(job: PruneJob) -> Calibration:
         return Calibration()
     macs = count(job.original.plan).values()["macs"]
     wanted = [_images(macs, bounds) for bounds in (LABELLED, CURVES, NORMS)]
-    batches = epoch_batches(len(data.train), min(BATCH, len(data.train)), job.settings.seed, 0)
+    at_once = min(images_at_once(data.resolution, BATCH, job.device), len(data.train))
+    batches = epoch_batches(len(data.train), at_once, job.settings.seed, 0)
     size, start, draws = len(batches[0]), 0, []
     for images in wanted:
         number = max(1, images // size)
-        chosen = [batches[(start + i) % len(batches)] for i in range(min(number, len(batches)))]
+        chosen = [batches[(start + i) % len(batches)][:images] for i in range(min(number, len(batches)))]
         start += number
         draws.append(list(prepared(data.train, chosen, data, data.resolution, job.device)))
     labelled, curved, norms = ([(x, y.to(job.device)) for x, y in draw] for draw in draws)
