@@ -55,7 +55,11 @@ def moments(module: nn.Module, groups: Iterable[Group], batches: Sequence[Tensor
             rows = _rows(layer, inputs[0].detach().float(), generator(seed, "positions", name, counts[name]))
             first, second = rows.sum(0), rows.T @ rows
             counts[name] += len(rows)
-            sums[name] = [a + b for a, b in zip(sums[name], (first, second), strict=True)] if name in sums else [first, second]
+            if name not in sums:
+                sums[name] = [first, second]
+                return
+            for total, more in zip(sums[name], (first, second), strict=True):
+                total += more
 
         return note
 
@@ -74,7 +78,7 @@ def moments(module: nn.Module, groups: Iterable[Group], batches: Sequence[Tensor
         first, second = sums.pop(name)
         mean = first.double() / counts[name]
         # in place: wide layers have covariances of 100 MB
-        found[name] = Moments(mean, (second.double() / counts[name]).addr_(mean, mean, alpha=-1).float())
+        found[name] = Moments(mean, second.div_(counts[name]).addr_(mean.float(), mean.float(), alpha=-1))
     return found
 
 

@@ -12,6 +12,7 @@ import torch
 from nas.architecture import Architecture
 from nas.budget import Budget
 from nas.cli.job import check_precision, circumstances, described, precision
+from nas.cli.memory import give_freed_memory_back
 from nas.cli.normalization import advice, better, fitting
 from nas.cli.places import PLACES, data_config, places
 from nas.cli.progress import log
@@ -77,6 +78,7 @@ def data_for(original: Original, data: Dataset | None, device: torch.device) -> 
     """The data on a device, normalized as the network expects, which is said; a warning where the images tell otherwise."""
     if data is None:
         return None
+    give_freed_memory_back()
     used = fitting(original.normalization, data)
     log(f"images are normalized with {used} ({used.origin})")
     own = run_of(original.name) is not None

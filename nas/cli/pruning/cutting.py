@@ -23,6 +23,7 @@ from compress.prune.pipeline import (
 )
 from compress.prune.widths import Latency
 from nas.budget import Budget, Cost, check, format_value
+from nas.cli.memory import give_freed_memory_back
 from nas.cli.progress import Bar, bar, log
 from nas.cli.pruning.clock import NO_FASTER, Clock, SideBySide, on_time, time_model
 from nas.cli.pruning.job import Aim, PruneJob, calibration_of
@@ -214,5 +215,6 @@ def _cut(start: Start, budgets: tuple[Budget, ...], recipe: Recipe) -> Pruned:
 
 
 def _ranked(workshop: Workshop, subject: Subject) -> Ranking:
+    give_freed_memory_back()
     with reporting() as report:
         return ranked(subject, workshop.job.recipe, workshop.calibration, report)

@@ -20,6 +20,7 @@ from nas.accuracy import with_error
 from nas.architecture import Architecture
 from nas.budget import Cost, format_value
 from nas.cli.existing import trial_of
+from nas.cli.memory import give_freed_memory_back
 from nas.cli.progress import log
 from nas.cli.quantizing.clock import Clock
 from nas.cli.quantizing.job import MIXED, QuantizeJob, calibration_images
@@ -89,6 +90,7 @@ def _ptq_trial(job: QuantizeJob, run: RunDir, clock: Clock) -> Trial:
     images = calibration_images(job)
     log(f"calibrating on {sum(map(len, images))} images{'' if job.data is not None else ' of noise'}")
     scheme, losses = _scheme(job, images, clock)
+    give_freed_memory_back()
     found = quantize(job.network, scheme, images, job.ptq)
     log(
         f"ranges by {found.calibration}, {'equalized' if found.equalized else 'not equalized'}, "
