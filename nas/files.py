@@ -78,8 +78,9 @@ def replace(path: Path, data: bytes, *, durable: bool = True) -> None:
 
 
 def write(path: Path, data: bytes, *, durable: bool) -> None:
-    """Write a file that nobody reads yet."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    """Write a file that nobody reads yet; a link in its place is replaced, not followed."""
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
     try:
         _write_all(descriptor, data)
         if durable:
@@ -109,6 +110,24 @@ def is_leftover(path: Path) -> bool:
     return _ASIDE.fullmatch(path.name) is not None
 
 
+def refuse_links(folder: Path) -> None:
+    """Raise CorruptRun for a symbolic link in `folder` that leads out of it: what is written there would change other files."""
+    root = folder.resolve()
+    for place, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            path = Path(place) / name
+            # those of libraries are made, renamed and deleted, and never written through
+            if path.is_symlink() and path.suffix != LOCK and not _target(path).is_relative_to(root):
+                raise CorruptRun(f"{str(path)!r} is a link that leads out of the run directory; remove that link")
+
+
+def _target(link: Path) -> Path:
+    try:
+        return link.resolve()
+    except (OSError, RuntimeError):  # of a link to itself
+        return Path(os.sep)
+
+
 def remove_leftovers(folder: Path) -> None:
     """Delete what a killed process wrote aside and did not rename."""
     for path in folder.rglob(".*.tmp"):
@@ -129,7 +148,7 @@ def append_line(path: Path, record: Mapping[str, object]) -> None:
     """Append one JSON line; it is on the disk when this returns, and not in the file if this raises."""
     line = json.dumps(dict(record), allow_nan=False).encode() + b"\n"
     is_new = not path.exists()
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
     try:
         before = os.fstat(descriptor).st_size
         try:
@@ -180,7 +199,9 @@ def lock_folder(folder: Path) -> IO[bytes]:
     Raises RunLocked if another process, or this one, has it locked; InvalidSetting if it cannot be written.
     """
     try:
-        lock = open(folder / LOCK, "a+b", buffering=0)
+        # no link is followed: what is written into the lock would be written over the file that it leads to
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        lock = os.fdopen(descriptor, "a+b", buffering=0)
     except OSError as error:
         refuse_folder(folder, error)
     try:

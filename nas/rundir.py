@@ -63,12 +63,13 @@ class RunDir:
         """Open a run to go on with it; a torn last line of a log is cut off, with a warning.
 
         Raises InvalidSetting if `path` is no run directory, RunLocked if a process works in it, CorruptRun if config.json
-        or a log cannot be read.
+        or a log cannot be read, or a symbolic link leads out of the run.
         """
         _require_run(path)
         run = cls(path, files.lock_folder(path))
         try:
             _ = run.config
+            files.refuse_links(path)
             files.remove_leftovers(path)
             for log in sorted(path.rglob("*.jsonl")):
                 _cut_torn_line(log)

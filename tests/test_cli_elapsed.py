@@ -5,7 +5,8 @@ import os
 import pytest
 import report_run
 
-from nas.cli import elapsed, running
+from nas.cli import compressing, elapsed, running
+from nas.cli.recipe import Recipe, Step
 from nas.errors import CorruptRun
 from nas.report.contents import read_contents
 from nas.rundir import RunDir
@@ -62,3 +63,19 @@ def test_spoiled_notes_are_refused(tmp_path, content):
     (tmp_path / "run" / elapsed.FILE).write_text(content + "\n")
     with pytest.raises(CorruptRun, match="sessions.jsonl, line 1"):
         elapsed.spent(tmp_path / "run")
+
+
+@pytest.mark.parametrize("missing", ["report.html", "report.md"])
+def test_a_pass_that_has_ended_has_its_report_and_the_seconds_of_all_its_processes(tmp_path, missing):
+    with RunDir.create("compress", {"command": "compress"}, out=tmp_path / "run") as chain:
+        chain.append_line(
+            "passes.jsonl", {"number": 0, "name": "original", "metrics": {}, "seconds": 0.0, "ok": True, "broken": ""}
+        )
+        with report_run.start(chain.path / "passes/1-prune") as run:
+            summary = {**report_run.finish(run), "seconds": 1234.5}
+            summary["original"] = {"name": "x", "metrics": {}}
+            run.write_json("summary.json", summary)
+            compressing.write_report(run)
+        (run.path / missing).unlink()
+        _, seconds = compressing._ran(chain, Recipe("x", None, ()), 1, Step("prune", {}, {}))
+    assert seconds == 1234.5 and (run.path / missing).is_file()

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from nas.budget import format_value
+from nas.cli import elapsed
 from nas.cli.deciding import ALONE, AUTO
 from nas.cli.deliver import BEST, VERIFY, final_steps, unbeaten, write_card
 from nas.cli.finding import found
@@ -53,11 +54,14 @@ def beside_baseline(job: Job, run: RunDir, summary: dict[str, Any], clock: Clock
         except InfeasibleBudget as problem:
             log(f"no plain network beside it: {problem}")
             return summary
+        before = elapsed.spent(path) if resumed else 0.0
         with RunDir.open(path) if resumed else RunDir.create(BASELINE, configuration(own, BASELINE), path) as nested:
+            elapsed.begin(nested, before)
             with clock.stage(run, "training the plain network"):
                 plain = found(own, nested, resumed, its_clock)
-            plain["seconds"] = round(time.monotonic() - began, 1)
+            plain["seconds"] = elapsed.total(nested, time.monotonic() - began)
             nested.write_json(SUMMARY, plain)
+            elapsed.end(nested)
     return joined(run, {**summary, "time": times(run)}, plain)
 
 

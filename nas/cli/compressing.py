@@ -40,7 +40,7 @@ from nas.latency.target import Target
 from nas.report.contents import VERIFY
 from nas.report.passes import LOG, PASSES, networks_so_far, pass_runs
 from nas.report.words import show
-from nas.report.write import PAGE, write_report
+from nas.report.write import DIGEST, PAGE, write_report
 from nas.rundir import RunDir, latest
 from nas.torch_seeding import generator
 
@@ -119,9 +119,8 @@ def _pass(run: RunDir, recipe: Recipe, number: int, step: Step) -> None:
     row = next((line for line in run.read_lines(LOG) if line["number"] == number), None)
     if row is None:
         log(f"pass {number} of {len(recipe.steps)}: {step.name}")
-        start = time.monotonic()
-        metrics = _exported(run, step) if step.name == "export" else _ran(run, recipe, number, step)
-        row = {"number": number, "name": step.name, "metrics": metrics, "seconds": round(time.monotonic() - start, 1)}
+        metrics, seconds = _exported(run, step) if step.name == "export" else _ran(run, recipe, number, step)
+        row = {"number": number, "name": step.name, "metrics": metrics, "seconds": round(seconds, 1)}
         broken = _broken(run, step, metrics)
         row |= {"ok": not broken, "broken": broken}
         run.append_line(LOG, row)
@@ -130,8 +129,11 @@ def _pass(run: RunDir, recipe: Recipe, number: int, step: Step) -> None:
         raise VerificationFailed(f"pass {number} ({step.name}) breaks its bound: {row['broken']}; {kept}")
 
 
-def _ran(run: RunDir, recipe: Recipe, number: int, step: Step) -> dict[str, float]:
-    """Run a pass in its folder, or go on with it; returns its metrics, times as the first original's clock would tell them."""
+def _ran(run: RunDir, recipe: Recipe, number: int, step: Step) -> tuple[dict[str, float], float]:
+    """Run a pass in its folder, or go on with it.
+
+    Returns its metrics, times as the first original's clock would tell them, and its seconds in all processes.
+    """
     folder = run.path / PASSES / f"{number}-{step.name}"
     before = _last(run)
     network, weights = (str(before), None) if before else (recipe.network, recipe.weights)
@@ -141,7 +143,7 @@ def _ran(run: RunDir, recipe: Recipe, number: int, step: Step) -> dict[str, floa
             _RUNNERS[step.name](folder, step.settings(network, weights), folder if started else None, False)
         except Interrupted:
             raise KeyboardInterrupt from None  # the chain is what is resumed
-    elif not (folder / PAGE).is_file():  # of versions that wrote the summary before the report
+    elif not all((folder / name).is_file() for name in (PAGE, DIGEST)):  # of older versions
         write_report(RunDir.read(folder))
     summary = _summary_of(folder)
     found = dict(summary["best"]["metrics"])
@@ -153,17 +155,17 @@ def _ran(run: RunDir, recipe: Recipe, number: int, step: Step) -> dict[str, floa
         share = found["latency_ms"] / summary["original"]["metrics"]["latency_ms"]
         # a fine-tune has the original of the prune before it
         found["latency_ms"] = share * lines[-2 if step.name == FINE_TUNE else -1]["metrics"]["latency_ms"]
-    return found
+    return found, float(summary.get("seconds", 0.0))
 
 
-def _exported(run: RunDir, step: Step) -> dict[str, float]:
-    """Write the network of the last pass in another format into best/."""
-    before, name = _last(run), step.options.get("format", "onnx")
+def _exported(run: RunDir, step: Step) -> tuple[dict[str, float], float]:
+    """Write the network of the last pass in another format into best/; returns its metrics, and the seconds that it took."""
+    start, before, name = time.monotonic(), _last(run), step.options.get("format", "onnx")
     assert before is not None
     path = run.path / BEST / f"model{EXPORTS[name].suffix}"
     path.parent.mkdir(exist_ok=True)
     run_export(Wanted(str(before), name, None, None, None, path), as_json=False)
-    return dict(run.read_lines(LOG)[-1]["metrics"])
+    return dict(run.read_lines(LOG)[-1]["metrics"]), time.monotonic() - start
 
 
 def _broken(run: RunDir, step: Step, metrics: Mapping[str, float]) -> str:
