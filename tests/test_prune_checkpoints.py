@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.prune.sources import read_weights
+from compress.prune.sources import load_into, read_weights
 from nas.errors import InvalidSetting
 
 
@@ -59,3 +59,26 @@ def test_archives_of_other_kinds(tmp_path):
     assert "it holds resnet.pth" in refusal(tmp_path / "many.zip")
     (tmp_path / "plain.pkl").write_bytes(pickle.dumps({"model": {"a": np.ones(2)}}))
     assert "weights_only" not in refusal(tmp_path / "plain.pkl")
+
+
+@pytest.mark.parametrize(
+    ("wrapped", "key"),
+    [
+        (lambda state: (state, {"epoch": 3}), "0"),
+        (lambda state: [3, None, {"model": state}], "2.model"),
+        (lambda state: {"checkpoint": {"runner": {"model": {"state_dict": state}}}}, "checkpoint.runner.model.state_dict"),
+    ],
+)
+def test_weights_deep_within_other_things(wrapped, key, tmp_path):
+    whole, other = nn.Linear(3, 2), nn.Linear(3, 2)
+    torch.save(wrapped(whole.state_dict()), tmp_path / "w.pt")
+    (line,) = load_into(other, tmp_path / "w.pt", "")
+    assert f"took {key!r}" in line and torch.equal(other.weight, whole.weight)
+
+
+def test_a_nest_without_end_is_no_state_dict(tmp_path):
+    content = {"a": torch.zeros(2)}
+    for _ in range(40):
+        content = {"x": content}
+    torch.save(content, tmp_path / "w.pt")
+    assert "no tensors by name" in refusal(tmp_path / "w.pt")

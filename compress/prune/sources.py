@@ -43,7 +43,8 @@ _COUNTERS = frozenset(
     "num_batches_tracked n_averaged num_updates decay total_ops total_params epoch step steps iteration global_step "
     "relative_position_index relative_coords_table attn_mask position_ids".split()
 )
-DEEPEST = 4  # of mappings in mappings, and of parts of a name
+NESTED = 8  # mappings in mappings
+DEEPEST = 4  # parts of a name
 FEW = 8  # parts of names that are tried at each level
 NAMED = 3  # names in one message
 
@@ -119,8 +120,10 @@ def read_state_dicts(path: Path) -> list[StateDict]:
 # -- where the weights are
 
 
-def _state_dicts(content: object, key: str = "", depth: int = DEEPEST) -> list[StateDict]:
-    """All state dicts: mappings from names to tensors that hold none with more tensors."""
+def _state_dicts(content: object, key: str = "", depth: int = NESTED) -> list[StateDict]:
+    """All state dicts: mappings from names to tensors that hold none with more tensors; of sequences, by number."""
+    if isinstance(content, list | tuple):
+        content = {str(number): value for number, value in enumerate(content) if isinstance(value, Mapping | list | tuple)}
     if not isinstance(content, Mapping) or depth == 0:
         return []
     tensors = {n: t for n, v in content.items() if isinstance(n, str) and (t := _tensor(v)) is not None}
