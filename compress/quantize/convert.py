@@ -12,6 +12,7 @@ from torch import Tensor, fx
 from compress.agreement import INTEGER_TOLERANCE, check_same
 from compress.quantize import stem
 from compress.quantize.constants import tensor_of
+from compress.quantize.gates import gates_as_integers
 from compress.quantize.graph import Network, Node
 from compress.quantize.padding import pad_channels
 from compress.quantize.quantizer import IntQuantizer, PlainQuantizer
@@ -56,6 +57,7 @@ def converted(module: fx.GraphModule, network: Network, images: Tensor | None = 
         if isinstance(quantizer, IntQuantizer) and not _is_integer(quantizer):
             found.set_submodule(place, PlainQuantizer(quantizer))
     found.graph.eliminate_dead_code()
+    gates_as_integers(found)
     pad_channels(found)
     found.delete_all_unused_submodules()
     found.recompile()
