@@ -63,14 +63,3 @@ def test_the_key_of_a_network_does_not_depend_on_where_its_run_lies():
     assert identity({"pruned": here, "history": {"blocks": ["b"], "cuts": []}}) != identity(
         {"pruned": here, "history": history}
     )
-
-
-@pytest.mark.parametrize("name", ["run", "a run", "R&D <1>", "d\u00e9j\u00e0", "it's"])
-def test_a_report_names_its_run_and_not_where_it_lies(tmp_path, name):
-    """The commands that it tells, and the folder of the delivered network."""
-    with report_run.start(tmp_path / name) as run:
-        report_run.finish(run)
-        files = report_files(read_contents(run))
-    where = str(tmp_path)
-    assert all(where.encode() not in data for data in files.values())
-    assert b"nas extract " in files["report.html"]

@@ -37,7 +37,6 @@ from nas.evaluation.supernet import SupernetEvaluator
 from nas.report.contents import BASELINE
 from nas.report.passes import COMPRESS, pass_runs
 from nas.report.picture import PICTURE, front_picture
-from nas.report.portable import near
 from nas.rundir import TRIALS, RunDir
 from nas.training.loop import Checkpoints
 from nas.trial import Trial
@@ -82,7 +81,7 @@ def run_extract(wanted: Wanted, as_json: bool) -> None:
             with suppress(OSError):  # it holds other networks
                 folder.parent.rmdir()
             raise
-        summary |= {"run": near(str(run.path), folder), "front": _delivered(run).get("front", []), "trials": len(made.trials())}
+        summary |= {"run": str(run.path), "front": _delivered(run).get("front", []), "trials": len(made.trials())}
         summary["seconds"] = round(time.monotonic() - began, 1)
         summary = with_errors(summary, made.config)
         _describe(made, folder, summary, verdict)

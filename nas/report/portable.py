@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import html
-import json
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 # an option, a kind of data, or nothing, before a path of two parts or more
 _PATH = re.compile(r"((?:--?[\w-]+=)?(?:[a-z]+:)?)(/[^/\0]+/[^\0]*)")
-# of a path in a page: in text, in HTML, in the JSON of its scripts
-_SPELLINGS: tuple[Callable[[str], str], ...] = (str, html.escape, lambda path: json.dumps(path)[1:-1])
 _MOST_UP = 3  # from best/ to the folder that the run is in, and one more
 
 
@@ -40,9 +36,7 @@ def near_values(value: Any, folder: Path) -> Any:  # noqa: ANN401 - JSON
 def without_paths(page: str, config: Any, folder: Path) -> str:  # noqa: ANN401 - JSON
     """A page whose absolute paths, as far as `config` has them, are `near` the `folder` that it lies in."""
     for path in sorted(set(_paths(config)), key=len, reverse=True):
-        for spell in _SPELLINGS:
-            for quoted in (str, _in_quotes):
-                page = page.replace(spell(quoted(path)), spell(quoted(near(path, folder))))
+        page = page.replace(path, near(path, folder))
     return page.replace(f"{Path.home()}/", "~/") if str(Path.home()) != "/" else page
 
 
@@ -55,11 +49,6 @@ def _paths(value: Any) -> Iterator[str]:  # noqa: ANN401 - JSON
         for part in (value, *_words(value)):
             if match := _PATH.fullmatch(part):
                 yield match[2].rstrip("/")
-
-
-def _in_quotes(path: str) -> str:
-    """What a shell reads within single quotes."""
-    return path.replace("'", "'\"'\"'")
 
 
 def _words(text: str) -> list[str]:

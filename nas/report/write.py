@@ -42,7 +42,7 @@ def report_files(contents: Contents) -> dict[str, bytes]:
     files |= {f"front.{kind}": data for kind, data in front_pictures(contents).items()}
     if by_attempt(contents.timings):
         files[LATENCY_PICTURE] = latency_png(contents)
-    told, folder = [contents.path, contents.config, contents.summary.get("original")], Path(contents.path)
+    told, folder = [contents.config, contents.summary.get("original")], Path(contents.path)
     files[PAGE] = utf8(without_paths(report_html(contents), told, folder))
     files[DIGEST] = utf8(without_paths(report_markdown(contents), told, folder))
     if contents.finished and (picture := front_picture(contents.summary)):
