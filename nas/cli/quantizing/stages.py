@@ -100,6 +100,8 @@ def _ptq_trial(job: QuantizeJob, run: RunDir, clock: Clock) -> Trial:
     about = about_of(found, job.original.source, job.original.shape)
     about |= {"losses": {name: dict(by_format) for name, by_format in losses.items()}, "images": sum(map(len, images))}
     _save(job, run, arch, found.module, about)
+    del images
+    give_freed_memory_back()
     scores = _scores(job, found.module)
     return _recorded(job, run, arch, scheme, scores, PTQ)
 
