@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from nas.cli.job import configuration, make_job
 from nas.cli.main import app
-from nas.cli.places import moved, places, stored_places
+from nas.cli.places import moved, places, require_data, stored_places
 from nas.cli.pruning.job import make_prune_job, prune_configuration
 from nas.cli.pruning.settings import PruneSettings
 from nas.cli.recipe import at_places, read_recipe, recipe_places
@@ -122,3 +122,10 @@ def test_a_chain_is_resumed_from_another_folder_and_with_data_that_were_moved(tm
     assert at_places(recipe, "spoiled", None) == recipe
     result = CliRunner().invoke(app, ["compress", "--recipe", "here/recipe.toml", "--data", "npz:y.npz"])
     assert result.exit_code == 2 and "--data 'npz:y.npz' is for --resume" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "fashion-mnist"])
+def test_a_file_of_a_run_alone_makes_no_download(tmp_path, name):
+    with pytest.raises(InvalidData, match="nothing is downloaded that only a file of a run names"):
+        require_data({"data": name, "data_dir": str(tmp_path)})
+    assert not list(tmp_path.iterdir())

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.data.config import DataConfig
+from nas.data.load import DOWNLOADED
 from nas.errors import InvalidData, InvalidSetting
 
 PLACES = "places"
@@ -52,12 +53,18 @@ def moved(stored: str, given: str) -> str:
 
 
 def require_data(options: Mapping[str, Any]) -> None:
-    """Raise InvalidData where the file or folder of a run's data is nowhere, and say how to name it."""
+    """Raise InvalidData where a run's data are nowhere, and say how to name them: no file alone makes a download."""
     name, path = options.get("data") or "", absolute(options.get("data"))
     if path is not None and not options.get("data_at") and not Path(path).exists():
         raise InvalidData(
             f"the data {name!r} of the run are neither here nor where they were; "
             f"say where they are now with --data {name.partition(':')[0]}:PATH"
+        )
+    folder = Path(options["data_dir"]) if options.get("data_dir") else None
+    if name in DOWNLOADED and not DOWNLOADED[name](DataConfig(name, folder)):
+        raise InvalidData(
+            f"the data {name!r} of the run are not in {str(DataConfig(name, folder).cache)!r}, and nothing is downloaded that "
+            f"only a file of a run names; download them with a new run: nas train --data {name}"
         )
 
 

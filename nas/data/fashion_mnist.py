@@ -27,12 +27,20 @@ _UNSIGNED_BYTE = 8  # the idx format's code
 
 def load_fashion_mnist(config: DataConfig) -> Dataset:
     """The data set `fashion-mnist`: from data_dir, else from Debian's package, else downloaded. Raises InvalidData."""
-    downloaded = config.cache / "FashionMNIST" / "raw"
-    folders = (config.cache, downloaded, *([] if config.data_dir else [DEBIAN_FOLDER]))
-    folder = next((folder for folder in folders if _is_complete(folder)), None)
+    downloaded, folder = config.cache / "FashionMNIST" / "raw", _folder(config)
     if folder is None:
         download_fashion_mnist(config.cache)
     return build(ArraySource(config.name, partial(_read, folder or downloaded), flip=True), config)
+
+
+def has_fashion_mnist(config: DataConfig) -> bool:
+    """Whether the data set is there, so that loading it downloads nothing."""
+    return _folder(config) is not None
+
+
+def _folder(config: DataConfig) -> Path | None:
+    folders = (config.cache, config.cache / "FashionMNIST" / "raw", *([] if config.data_dir else [DEBIAN_FOLDER]))
+    return next((folder for folder in folders if _is_complete(folder)), None)
 
 
 def read_idx(path: Path) -> np.ndarray:

@@ -10,10 +10,10 @@ from nas.data.config import DataConfig
 from nas.data.csv_list import load_csv
 from nas.data.dataset import Dataset
 from nas.data.digits import load_digits
-from nas.data.fashion_mnist import load_fashion_mnist
+from nas.data.fashion_mnist import has_fashion_mnist, load_fashion_mnist
 from nas.data.imagefolder import load_imagefolder
 from nas.data.npz import load_npz
-from nas.data.torchvision_sets import load_cifar
+from nas.data.torchvision_sets import has_cifar, load_cifar
 from nas.errors import InvalidData
 
 __all__ = ["SOURCES", "DataConfig", "load"]
@@ -26,6 +26,13 @@ SOURCES: dict[str, Callable[[DataConfig], Dataset]] = {
     "npz:FILE": load_npz,
     "imagefolder:DIR": load_imagefolder,
     "csv:FILE": load_csv,
+}
+
+# of the data sets that are downloaded: whether that has been done
+DOWNLOADED: dict[str, Callable[[DataConfig], bool]] = {
+    "fashion-mnist": has_fashion_mnist,
+    "cifar10": has_cifar,
+    "cifar100": has_cifar,
 }
 
 

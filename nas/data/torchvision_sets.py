@@ -41,6 +41,16 @@ def _read_cifar(name: str, root: Path, part: Part) -> Arrays:
     return Arrays(data.data, np.asarray(data.targets), tuple(data.classes))
 
 
+def has_cifar(config: DataConfig) -> bool:
+    """Whether a CIFAR data set is there, so that loading it downloads and unpacks nothing."""
+    import torchvision.datasets
+    from torchvision.datasets.utils import check_integrity
+
+    kind = {"cifar10": torchvision.datasets.CIFAR10, "cifar100": torchvision.datasets.CIFAR100}[config.name]
+    folder = config.cache / kind.base_folder
+    return all(check_integrity(str(folder / name), md5) for name, md5 in (*kind.train_list, *kind.test_list))
+
+
 @contextmanager
 def _explained(name: str, root: Path, remedy: str) -> Iterator[None]:
     try:
