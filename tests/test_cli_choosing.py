@@ -104,6 +104,17 @@ def test_half_the_resolution_is_tried_only_where_the_budget_is_tight():
     assert {c.space.resolutions for c in candidates(CONVNET, asked)} == {(20,)}
 
 
+@pytest.mark.parametrize(
+    ("side", "budget"), [(8, "300kFLOPs"), (8, "3MFLOPs"), (32, "3MFLOPs"), (28, "2MFLOPs"), (32, "20MFLOPs")]
+)
+def test_every_supernet_has_networks_within_the_budget(side, budget):
+    asked, limits = wanted(DataShape(1, side, 10), (budget,), FAMILIES), parse_all((budget,))
+    for candidate in candidates(FAMILIES, asked):
+        space = candidate.with_room(asked)
+        assert check(limits, count(space.plan(space.smallest()))) == []
+        assert candidate.macs <= count(space.plan(space.largest())).values()["macs"] <= 2 * limits[0].limit
+
+
 def test_plain_forms_with_an_early_stride_are_spare():
     def forms(budget):
         return {c.form.macro.name for c in candidates(PLAIN, wanted(DataShape(1, 28, 10), (budget,), PLAIN, OPTIONS))}

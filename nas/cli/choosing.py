@@ -25,7 +25,7 @@ from nas.cost.counting import count
 from nas.evaluation.alone import AloneEvaluator, Lesson, fresh, some_of
 from nas.latency.bench import Bench
 from nas.training.speed import seconds_per_step
-from search_spaces import LEAST_WIDTH, MOST_WIDTH, Family, count_metrics, fitted
+from search_spaces import LARGEST_TO_BUDGET, LEAST_WIDTH, MOST_WIDTH, Family, count_metrics, fitted
 from search_spaces.staged import DataShape, Macro
 
 # a macro-architecture that fills less of the budget at its greatest width is too small for it
@@ -35,6 +35,9 @@ HANDFUL = 3  # of one family
 LEAST_EPOCHS = 20.0
 LEAST_FRACTION = 0.1
 SECOND_ROUND = 4
+# of a supernet: its largest network in limits, and what its smallest may have of them
+ROOM = (LARGEST_TO_BUDGET, 1.5)
+MOST_OF_SMALLEST = 0.6
 # multiply-adds a pixel below which a budget is tight: half the resolution is tried, too, down to this side
 TIGHT = 1000
 LEAST_SIDE = 12
@@ -121,6 +124,19 @@ class Candidate:
     def macs(self) -> float:
         """Multiply-adds of its largest network."""
         return self.cost["macs"]
+
+    def with_room(self, wanted: Wanted) -> SearchSpace:
+        """The space of the form for a supernet: with networks on both sides of the limits.
+
+        Forms of few blocks have none that is much smaller than the largest; where the smallest one is not clearly within the
+        limits, the largest one is made smaller, down to the limits.
+        """
+        for ratio in ROOM:
+            space = self.form.sized(ratio, wanted)[1]
+            values = count(space.plan(space.smallest())).values()
+            if all(values[b.metric] <= MOST_OF_SMALLEST * b.limit for b in self.form.limits):
+                return space
+        return self.space
 
 
 def candidates(families: Mapping[str, Family], wanted: Wanted) -> list[Candidate]:

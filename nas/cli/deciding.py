@@ -30,7 +30,7 @@ from nas.rundir import RunDir
 from nas.search.problem import SearchProblem
 from nas.training.loop import TrainConfig
 from nas.training.speed import has_bf16, seconds_per_step
-from search_spaces import LARGEST_TO_BUDGET, SPACES, Family, sized
+from search_spaces import SPACES, Family, sized
 from search_spaces.plain import OPTIONS as PLAIN_OPTIONS
 from search_spaces.plain import PLAIN
 from search_spaces.staged import DataShape
@@ -148,8 +148,7 @@ def decide(question: Question) -> Decision:
     log(f"choosing among {len(left)} networks by short trainings, about {planning.tell(length)}")
     choice = choose(left, lesson, settings.seed, question.device, planning.CHOOSING * seconds, most)
     _tell(choice, len(found), len(left))
-    # with room for a supernet
-    space = choice.candidate.form.sized(LARGEST_TO_BUDGET, wanted)[1] if shared else choice.candidate.space
+    space = choice.candidate.with_room(wanted) if shared else choice.candidate.space
     return _planned(question, space, shared, choice.evidence, seconds)
 
 
