@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from nas.data.config import DataConfig
-from nas.data.load import DOWNLOADED
 from nas.errors import InvalidData, InvalidSetting
 
 PLACES = "places"
@@ -54,6 +53,8 @@ def moved(stored: str, given: str) -> str:
 
 def require_data(options: Mapping[str, Any]) -> None:
     """Raise InvalidData where a run's data are nowhere, and say how to name them: no file alone makes a download."""
+    from nas.data.load import DOWNLOADED  # here: it takes torch, which settings and help do without
+
     name, path = options.get("data") or "", absolute(options.get("data"))
     if path is not None and not options.get("data_at") and not Path(path).exists():
         raise InvalidData(
