@@ -14,6 +14,8 @@ from search_spaces.staged import DataShape, Macro
 
 LARGEST_TO_BUDGET = 2.0
 SMALLEST_TO_BUDGET = 0.25
+# of the budget: what the smallest network of a supernet may cost where no space has a smaller one
+MOST_OF_SMALLEST = 0.6
 # below these base widths a macro-architecture is too deep for its budget and a smaller one takes over
 LEAST_WIDTH = 0.6
 MOST_WIDTH = 8.0
@@ -45,16 +47,20 @@ def sized(family: Family, shape: DataShape, budgets: Sequence[Budget], options: 
     """Build the space whose largest network costs about twice the tightest budget and whose smallest at most a quarter.
 
     Budgets that a plan cannot tell (latency, energy) do not size it. The largest macro-architecture that still has
-    reasonable widths wins; the smallest one takes what no other can.
+    reasonable widths wins; the smallest one takes what no other can, unless its networks are too much alike in cost.
     """
     known = [b for b in budgets if not b.relative and b.metric in count_metrics(family, shape, options)]
     if not known:
         return family.make(shape, family.macros[0], 1.0, options)
+    tried: list[tuple[float, SearchSpace]] = []
     for macro in family.macros:
         width, space = fitted(family, macro, (shape, known, options), LARGEST_TO_BUDGET)
-        if width >= LEAST_WIDTH and _ratio(space, known, largest=False) <= SMALLEST_TO_BUDGET:
-            break
-    return space
+        tried.append((_ratio(space, known, largest=False), space))
+        if width >= LEAST_WIDTH and tried[-1][0] <= SMALLEST_TO_BUDGET:
+            return space
+    share, space = tried[-1] if tried[-1][0] <= MOST_OF_SMALLEST else min(tried, key=lambda found: found[0])
+    # the largest network at the budget itself where the smallest is not clearly within it
+    return space if share <= 1 else fitted(family, family.macros[-1], (shape, known, options), 1.0)[1]
 
 
 def fitted(

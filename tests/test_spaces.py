@@ -89,6 +89,16 @@ def test_blocks_of_both_kinds_have_weights_of_their_own():
     assert any(".depthwise." in n for n in moved) and not any(n.endswith("0.0.last.conv.weight") for n in moved)
 
 
+@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize(("side", "budget"), [(8, 3e5), (20, 5e5), (28, 3e5), (28, 2e6), (32, 3e6), (32, 2e7)])
+def test_a_space_has_networks_within_the_budget_where_any_has(name, side, budget):
+    family, limit = SPACES[name], Budget("", "macs", budget)
+    space = sized(family, DataShape(3, side, 10), [limit], family.options())
+    narrowest = [family.make(DataShape(3, side, 10), m, 0.1, family.options()) for m in family.macros]
+    least = min(count(s.plan(s.smallest())).value("macs") for s in narrowest)
+    assert count(space.plan(space.smallest())).value("macs") <= max(budget, least)
+
+
 def test_a_form_may_end_in_depthwise_stages():
     family = SPACES["convnet"]
     macro = next(m for m in family.macros if m.depthwise)

@@ -25,7 +25,7 @@ from nas.cost.counting import count
 from nas.evaluation.alone import AloneEvaluator, Lesson, fresh, some_of
 from nas.latency.bench import Bench
 from nas.training.speed import seconds_per_step
-from search_spaces import LARGEST_TO_BUDGET, LEAST_WIDTH, MOST_WIDTH, Family, count_metrics, fitted
+from search_spaces import LARGEST_TO_BUDGET, LEAST_WIDTH, MOST_OF_SMALLEST, MOST_WIDTH, Family, count_metrics, fitted
 from search_spaces.staged import DataShape, Macro
 
 # a macro-architecture that fills less of the budget at its greatest width is too small for it
@@ -35,9 +35,8 @@ HANDFUL = 3  # of one family
 LEAST_EPOCHS = 20.0
 LEAST_FRACTION = 0.1
 SECOND_ROUND = 4
-# of a supernet: its largest network in limits, and what its smallest may have of them
+# of a supernet: its largest network in limits
 ROOM = (LARGEST_TO_BUDGET, 1.5)
-MOST_OF_SMALLEST = 0.6
 # multiply-adds a pixel below which a budget is tight: half the resolution is tried, too, down to this side
 TIGHT = 1000
 LEAST_SIDE = 12
