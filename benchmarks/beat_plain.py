@@ -21,7 +21,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-PLAIN = ("cnn", "resnet", "mobilenet")
 TEST_IMAGES = {"digits": 359}
 COMMAND = [sys.executable, "-c", "from nas.cli.main import main; main()"]
 

@@ -31,7 +31,7 @@ _MOBILENET = (
     Macro((24, 40, 80), depth=2, name="MobileNetV2"),
     Macro((24, 40, 80), depth=1, name="MobileNetV2"),
 )
-# a stem of stride 2 is what one writes down for small images only where nothing else keeps the budget
+# for small images, plain networks have a stem of stride 2 only if no other form meets the budget
 _SPARE = {
     "cnn": (Macro((32, 64), depth=1, early_stride=True, halving=(0, 1), stem=16, name="dense CNN, stem of stride 2", least=8),),
     "resnet": (

@@ -199,9 +199,8 @@ class StagedSpace(SearchSpace):
         values = arch.choices
         stages: list[dict[int, nn.Module]] = []
         for s in range(len(self.widths)):
-            specs = {b: self._spec(s, b, values) for b in range(self.depth)}
-            parts = {b: self.parts(s, self._decided(s, b, values))[0] for b in specs}
-            stages.append({b: parts[b](spec) for b, spec in specs.items() if spec is not None})
+            blocks = {b: self._block(s, b, values) for b in range(self.depth)}
+            stages.append({b: found[1][0](found[0]) for b, found in blocks.items() if found is not None})
         width = cast(int, values[self._last_width])
         features = self.features(width)
         last = ConvNormAct((width, features), ConvSpec(act="relu")) if features else nn.Identity()
@@ -212,17 +211,14 @@ class StagedSpace(SearchSpace):
     def _last_width(self) -> str:
         return f"s{len(self.widths) - 1}.width"
 
-    def _spec(self, s: int, b: int, values: Mapping[str, Any]) -> BlockSpec | None:
+    def _block(self, s: int, b: int, values: Mapping[str, Any]) -> tuple[BlockSpec, Parts] | None:
         """None: the block is bypassed, for its decisions do not exist."""
-        decided = self._decided(s, b, values)
+        decided = {name: values.get(f"s{s}.b{b}.{name}") for name, _ in self.decisions(s)}
         if None in decided.values():
             return None
         width = values[f"s{s}.width"]
         before = width if b else values[f"s{s - 1}.width"] if s else self.stem[0]
-        return self.block((before, width), None if b else self.strides[s], decided)
-
-    def _decided(self, s: int, b: int, values: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: values.get(f"s{s}.b{b}.{name}") for name, _ in self.decisions(s)}
+        return self.block((before, width), None if b else self.strides[s], decided), self.parts(s, decided)
 
     def _size(self, resolution: int, strides: tuple[int, ...]) -> Size:
         size = (resolution, resolution)
@@ -235,9 +231,11 @@ class StagedSpace(SearchSpace):
         return [conv("stem", source, (self.in_channels, self.stem[0]), (side, side), self.stem_spec)]
 
     def _block_layers(self, s: int, b: int, values: Mapping[str, Any], source: str) -> list[Layer]:
-        spec, parts = self._spec(s, b, values), self.parts(s, self._decided(s, b, values))
-        size = self._size(values["resolution"], self.strides[: s + (b > 0)])
-        return [] if spec is None else parts[1](f"stages.{s}.{b}", source, size, spec)
+        found = self._block(s, b, values)
+        if found is None:
+            return []
+        spec, (_, layers) = found
+        return layers(f"stages.{s}.{b}", source, self._size(values["resolution"], self.strides[: s + (b > 0)]), spec)
 
     def _head_layers(self, values: Mapping[str, Any], source: str) -> list[Layer]:
         width, size = values[self._last_width], self._size(values["resolution"], self.strides)

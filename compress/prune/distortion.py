@@ -30,7 +30,7 @@ ERROR = 0.2
 MEMORY, FEWEST = 1.5e9, 32
 # of nothing: the logarithm of a distance is interpolated
 LEAST = 1e-12
-# how finely work is told, and the images that tell what of it is where
+# progress reports a point, and images that the share of work behind each group is measured with
 REPORTED, TIMED = 10, 8
 Report = Callable[[int, int], None]
 

@@ -80,7 +80,7 @@ class EncoderLayer(nn.Module):
         src_key_padding_mask: Tensor | None = None,
         is_causal: bool = False,
     ) -> Tensor:
-        """As nn.TransformerEncoderLayer; `is_causal` tells what the mask is, and changes nothing."""
+        """As nn.TransformerEncoderLayer; `is_causal` only describes the mask and has no effect."""
         if self.norm_first:
             x = src + self._attended(self.norm1(src), src_mask, src_key_padding_mask)
             return x + self._transformed(self.norm2(x))

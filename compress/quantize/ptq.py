@@ -81,7 +81,7 @@ class Judge:
 
 
 def judge_of(network: Network, batches: Sequence[Tensor]) -> Judge:
-    """What tells how far a quantized network is from `network` as it is now."""
+    """A judge that compares quantized networks with `network` in its present state."""
     judge = Judge(batches, network.module)
     for number in range(len(batches)):
         judge.wanted(number)

@@ -81,9 +81,9 @@ def joined(run: RunDir, summary: dict[str, Any], plain: dict[str, Any]) -> dict[
     aims, own, searched = run.config["objectives"], plain["best"], summary["best"]
     better = shortfall(own["metrics"]) < shortfall(searched["metrics"])
     wins = plain["verified"] and (better or not unbeaten([searched], own, aims))
-    front = [*unbeaten(summary["front"], own, aims), *unbeaten([{**own}], searched, aims)]
+    front = [*unbeaten(summary["front"], own, aims), *unbeaten([own], searched, aims)]
     front.sort(key=lambda row: row["metrics"].get(aims[0], 0.0))
-    result = {**summary, "front": front, BASELINE: {"best": {**own}, "budget": plain["budget"], "wins": wins}}
+    result = {**summary, "front": front, BASELINE: {"best": own, "budget": plain["budget"], "wins": wins}}
     if not wins:
         return result
     shutil.rmtree(run.path / BEST)

@@ -40,7 +40,7 @@ ROOM = (LARGEST_TO_BUDGET, 1.5)
 # multiply-adds a pixel below which a budget is tight: half the resolution is tried, too, down to this side
 TIGHT = 1000
 LEAST_SIDE = 12
-# times the multiply-adds that a limit in ms seems to allow: what is too much is found by the clock
+# times the multiply-adds that a limit in ms seems to allow: timing brings down what is too much
 GENEROUS = 4.0
 FEW_IMAGES = 32
 VALIDATION = 3000
@@ -147,9 +147,10 @@ def candidates(families: Mapping[str, Family], wanted: Wanted) -> list[Candidate
     for name, family in families.items():
         counted, clocked = _limits(family, wanted, wanted.options[name])
         for side in sides(wanted.shape.resolution, (*counted, *clocked)):
-            forms = [Form(name, family, macro, counted, side, clocked) for macro in (*family.macros, *family.spare)]
-            made = [form.at(1.0, wanted) for form in forms[: len(family.macros)]]
-            made = made if any(c and c.suits for c in made) else [form.at(1.0, wanted) for form in forms]
+            made: list[Candidate | None] = []
+            for macros in (family.macros, family.spare):  # the spare ones where none of the others suits
+                if not any(c and c.suits for c in made):
+                    made += [Form(name, family, macro, counted, side, clocked).at(1.0, wanted) for macro in macros]
             for candidate in [c for c in made if c and c.suits] or [c for c in made if c][-1:]:
                 found.setdefault(candidate.space.id, candidate)
     return sorted(found.values(), key=lambda c: -c.macs)

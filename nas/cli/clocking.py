@@ -1,4 +1,4 @@
-"""Candidates by the clock: how many multiply-adds a budget in ms allows differs from form to form, so that they are timed."""
+"""Sizes candidates to a budget in ms: how many multiply-adds it allows differs from form to form, so they are timed."""
 
 from __future__ import annotations
 

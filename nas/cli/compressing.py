@@ -130,7 +130,7 @@ def _pass(run: RunDir, recipe: Recipe, number: int, step: Step) -> None:
 
 
 def _ran(run: RunDir, recipe: Recipe, number: int, step: Step) -> tuple[dict[str, float], float]:
-    """Run a pass in its folder, or go on with it.
+    """Run a pass in its folder, or resume it.
 
     Returns its metrics, times as the first original's clock would tell them, and its seconds in all processes.
     """

@@ -84,8 +84,11 @@ def shown(row: Mapping[str, Any], name: str) -> str:
 def with_errors(summary: dict[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
     """The summary with the standard errors of all its accuracies, beside the metrics of each network."""
     images = {VAL: config.get("data", {}).get("val"), TEST: summary.get("scores", {}).get(TEST, {}).get("images")}
-    rows = [summary[name] for name in ("best", "original") if name in summary] + list(summary.get("front", ()))
-    for row in rows:
+
+    def told(row: dict[str, Any]) -> dict[str, Any]:
         known = {name: count for name, count in images.items() if count and name in row["metrics"]}
-        row["standard_errors"] = {name: standard_error(row["metrics"][name], count) for name, count in known.items()}
-    return summary
+        return {**row, "standard_errors": {name: standard_error(row["metrics"][name], count) for name, count in known.items()}}
+
+    single: dict[str, Any] = {name: told(summary[name]) for name in ("best", "original") if name in summary}
+    several = {"front": [told(row) for row in summary["front"]]} if "front" in summary else {}
+    return {**summary, **single, **several}

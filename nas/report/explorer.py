@@ -73,19 +73,18 @@ def explore(contents: Contents) -> Explorer:
         Entry(n, notes.get(n.key, "on the front"), int(plain is not None and n.key == plain.best.key)) for n in contents.front
     ]
     beaten = [Entry(rows[key].network, "original") for key in first if key in rows]
-    entries = [best, *fronts, *beaten, *tried, *others]
+    entries = [best, *fronts, *beaten, *others, *tried]
+    evaluated = len(entries) - len(tried)
+    plains = range(evaluated - len(others), evaluated)
     origins = [i for i, e in enumerate(entries) if e.note == "original"]
     traces = [
-        Trace(
-            f"evaluated ({len(complete)})", "trials", range(len(entries) - len(tried) - len(others), len(entries) - len(others))
-        ),
+        Trace(f"evaluated ({len(complete)})", "trials", range(evaluated, len(entries))),
         Trace(f"front ({len(front)})", "front", range(1, 1 + len(fronts)), _has_steps(contents)),
         *([Trace("original", "original", origins, symbol="square")] if origins else []),
-        *([Trace("plain network", "original", [len(entries) - 1], symbol="diamond")] if others else []),
+        *([Trace("plain network", "original", plains, symbol="diamond")] if plains else []),
         Trace(best.note, "best", [0]),
     ]
-    compared = [0, len(entries) - 1] if others else [0]
-    return Explorer([contents, *([plain] if plain else [])], entries, traces, compared)
+    return Explorer([contents, *([plain] if plain else [])], entries, traces, [0, *plains])
 
 
 def explore_all(runs: Sequence[Contents]) -> Explorer:

@@ -51,7 +51,7 @@ class RegularizedEvolutionSearcher(SequentialSearcher):
         return draw_unseen(self.problem, rng, self.seen)
 
     def learn(self, trials: Sequence[Trial]) -> None:
-        """Take in networks that were evaluated and keep the budget; each makes the oldest one leave."""
+        """Add the evaluated networks that meet the budget; each replaces the oldest one."""
         for trial in trials:
             if trial.state == "complete" and self.problem.excess_of(trial.cost) == 0:
                 self.population.append((shortfall(trial.scores), trial.architecture))
