@@ -147,6 +147,7 @@ def test_a_budget_in_ms_is_used_by_every_form_by_the_clock(monkeypatch):
     assert 7e6 < most["convnet"] < 8.4e6 and 2e6 < most["mobilenet"] < 2.8e6
     few = replace(asked, budgets=parse_all(("0.001ms",)))
     assert len(by_the_clock(candidates(FAMILIES, few), few)) == 1
+    assert by_the_clock([], few) == []
 
 
 def test_the_one_that_learns_is_chosen_and_evidence_is_kept():

@@ -22,7 +22,7 @@ def by_the_clock(found: Sequence[Candidate], wanted: Wanted) -> list[Candidate]:
     as they are.
     """
     limits = [PART * b.limit for b in wanted.budgets if b.metric == LATENCY and not b.relative]
-    if not limits or wanted.bench is None:
+    if not found or not limits or wanted.bench is None:
         return list(found)
     bench, limit = replace(wanted.bench, measuring=QUICK), min(limits)
     times: dict[str, float] = {}
