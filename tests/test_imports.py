@@ -22,7 +22,7 @@ FILES = ("nas.failures", "nas.files", "nas.kinds", "nas.records", "nas.rundir", 
 # a unit imports units of lower levels, and of its own level as long as no two import each other, directly or not
 LEVELS = (
     VALUES,
-    (*FILES, "nas.onnx_io", "nas.data", "nas.cost", "nas.runtimes", "nas.latency", "nas.supernet"),
+    (*FILES, "nas.apart", "nas.onnx_io", "nas.data", "nas.cost", "nas.runtimes", "nas.latency", "nas.supernet"),
     ("nas.training",),
     ("nas.evaluation", "nas.search", "nas.report"),
     ("nas.cli",),

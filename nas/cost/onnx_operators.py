@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import NoReturn
 
 from nas.cost.trace_draft import Shape, as_map, features_last
 from nas.cost.trace_handlers import FUSES_ACT
@@ -15,6 +17,7 @@ from nas.plan import Layer, Size
 
 # operators that read nothing but the shape of their input
 SHAPE_ONLY = ("Shape", "Size")
+MOST_NUMBERS = 1 << 50  # of a tensor, more than any machine holds
 
 
 @dataclass
@@ -29,6 +32,7 @@ class Draft:
     path: str
     layers: dict[str, Layer] = field(default_factory=dict)
     source: dict[str, str] = field(default_factory=dict)
+    holders: dict[str, list[str]] = field(default_factory=dict)
     origin: dict[str, str] = field(default_factory=dict)
     claimed: set[str] = field(default_factory=set)
 
@@ -40,7 +44,22 @@ class Draft:
                 f"ONNX file {self.path!r}: the shape of {value!r}, which {''.join(makers)} puts out, is not known; "
                 "export the network with static shapes, or give its module"
             )
-        return self.shapes[value]
+        shape = self.shapes[value]
+        if min(shape, default=1) < 0 or math.prod(shape) > MOST_NUMBERS:
+            self.refuse(f"{value!r} has the shape {shape}")
+        return shape
+
+    def refuse(self, what: str) -> NoReturn:
+        """Raise InvalidSetting for what no exporter writes."""
+        raise InvalidSetting(f"ONNX file {self.path!r} is spoiled: {what[:300]}; export it again")
+
+    def ints(self, node: Node, name: str, default: int | tuple[int, ...]) -> tuple[int, ...]:
+        """An attribute that is whole numbers above 0, or its default. Raises InvalidSetting for another one."""
+        value = node.attributes.get(name, default)
+        numbers = value if isinstance(value, tuple) else (value,)
+        if not numbers or not all(isinstance(n, int) and 0 < n < MOST_NUMBERS for n in numbers):
+            self.refuse(f"{node.op} {node.name or node.outputs[0]!r} has {name} {value!r}")
+        return tuple(int(n) for n in numbers)
 
     def inputs(self, node: Node) -> list[str]:
         """The activations that `node` reads, in order."""
@@ -53,19 +72,26 @@ class Draft:
 
     def emit(self, node: Node, layer: Layer) -> None:
         """Append the layer whose output `node` puts out, under a name that is still free."""
-        layer = replace(layer, name=node.outputs[0]) if layer.name in self.layers else layer
+        if layer.name in self.layers:
+            names = (f"{node.outputs[0]}{end}" for end in ("", *map(":{}".format, range(2, 10))))
+            free = next((name for name in names if name not in self.layers), None)
+            layer = replace(layer, name=free or self.refuse(f"{layer.name!r} is the name of many operators"))
         self.fuse(node, layer)
 
     def fuse(self, node: Node, layer: Layer) -> None:
         """Put `layer` in the place of the one of its name; `node` now holds its output."""
         self.layers[layer.name] = layer
-        self.source.update(dict.fromkeys(node.outputs, layer.name))
+        self.hold(node.outputs, layer.name)
+
+    def hold(self, values: Sequence[str], name: str) -> None:
+        """Note that `values` are the output of the layer `name`, or a view of it; one that nothing reads has no name."""
+        self.source.update(dict.fromkeys(filter(None, values), name))
+        self.holders.setdefault(name, []).extend(filter(None, values))
 
     def host(self, node: Node) -> Layer | None:
         """The layer that `node` can be fused into: the one that it reads, if nothing else reads that."""
         name = self.source[self.inputs(node)[0]]
-        holders = [value for value, source in self.source.items() if source == name]
-        return self.layers.get(name) if all(self.readers[value] == 1 for value in holders) else None
+        return self.layers.get(name) if all(self.readers[value] == 1 for value in self.holders[name]) else None
 
     @cached_property
     def readers(self) -> Counter[str]:
@@ -100,7 +126,7 @@ def unknown(draft: Draft, node: Node) -> None:
 
 def _view(draft: Draft, node: Node) -> None:
     """Nothing is computed: the outputs hold what the node reads."""
-    draft.source.update(dict.fromkeys(node.outputs, draft.source[draft.inputs(node)[0]]))
+    draft.hold(node.outputs, draft.source[draft.inputs(node)[0]])
 
 
 def _transpose(draft: Draft, node: Node) -> None:
@@ -125,9 +151,12 @@ def _conv(draft: Draft, node: Node) -> None:
     weight = draft.weight(node)
     if weight is None or len(draft.shape(node.inputs[1])) != 4:
         return unknown(draft, node)
-    kernel, groups = draft.shape(node.inputs[1])[2:], node.attributes.get("group", 1)
-    assert isinstance(groups, int)
-    layer = replace(_layer(draft, node, "conv"), kernel=_pair(kernel), stride=_sizes(node, "strides"), groups=groups)
+    (filters, depth, *kernel), groups = draft.shape(node.inputs[1]), draft.ints(node, "group", 1)[0]
+    layer = _layer(draft, node, "conv")
+    if (layer.out_channels, layer.in_channels) != (filters, depth * groups) or filters % groups:
+        weights = f"weights {draft.shape(node.inputs[1])} in {groups} groups"
+        draft.refuse(f"{layer.name!r} maps {layer.in_channels} channels to {layer.out_channels} with {weights}")
+    layer = replace(layer, kernel=_pair(kernel), stride=_sizes(draft, node, "strides"), groups=groups)
     _weighted(draft, node, weight, replace(layer, bias=_has(node, 2)))
 
 
@@ -170,7 +199,7 @@ def _operands(draft: Draft, node: Node, layer: Layer) -> Layer:
         if name not in draft.source and name and draft.shape(name):
             channels, size = as_map(draft.shape(name))
             draft.layers.setdefault(name, Layer(name, "parameter", (), channels, channels, size, size))
-            draft.source[name] = name
+            draft.hold([name], name)
     return replace(layer, inputs=tuple(draft.source[n] for n in node.inputs if n in draft.source))
 
 
@@ -223,20 +252,18 @@ def _pool(op: str) -> Handler:
         layer = _layer(draft, node, op)
         if op == "avgpool" and layer.out_size == (1, 1):
             return draft.emit(node, replace(layer, op="pool"))
-        draft.emit(node, replace(layer, kernel=_sizes(node, "kernel_shape"), stride=_sizes(node, "strides")))
+        draft.emit(node, replace(layer, kernel=_sizes(draft, node, "kernel_shape"), stride=_sizes(draft, node, "strides")))
 
     return handle
 
 
-def _sizes(node: Node, attribute: str) -> Size:
+def _sizes(draft: Draft, node: Node, attribute: str) -> Size:
     """Two sizes, which are 1 where the operator does not give them."""
-    value = node.attributes.get(attribute, (1, 1))
-    assert isinstance(value, tuple)
-    return _pair(value)
+    return _pair(draft.ints(node, attribute, (1, 1)))
 
 
-def _pair(sizes: Sequence[float]) -> Size:
-    return (int(sizes[0]), int(sizes[-1]))
+def _pair(sizes: Sequence[int]) -> Size:
+    return (sizes[0], sizes[-1])
 
 
 def _has(node: Node, i: int) -> bool:

@@ -35,9 +35,14 @@ def onnx_plan(path: Path, input_shape: Shape | None = None) -> Plan:
         )
     graph = replace(graph, nodes=tuple(_gates_as_activations(graph)))
     draft = Draft(graph, {**{n: t.shape for n, t in graph.tensors.items()}, **graph.shapes, **graph.inputs}, str(path))
-    draft.source.update(dict.fromkeys(graph.inputs, INPUT))
+    draft.hold(tuple(graph.inputs), INPUT)
     for node in graph.nodes:
-        _read(draft, node)
+        try:
+            _read(draft, node)
+        except (ValueError, TypeError, LookupError, ArithmeticError) as error:  # inputs and axes that an operator must have
+            draft.refuse(f"{node.op} {node.name or node.outputs[0]!r} is none ({type(error).__name__}: {error})")
+    if not draft.layers:
+        draft.refuse("nothing in it reads its input")
     return Plan(*as_map(image), tuple(draft.layers.values()))
 
 
@@ -53,11 +58,11 @@ def _gates_as_activations(graph: Graph) -> list[Node]:
     """Make one activation of x * sigmoid(x), and of x * hardsigmoid(x): ONNX has had no operator for them for long."""
     readers = readers_of(graph)
     gates = {n.outputs[0]: n for n in graph.nodes if n.op in _GATES and readers[n.outputs[0]] == 1}
-    joined: list[Node] = []
+    joined: dict[str, Node] = {}
     for node in graph.nodes:
         gate = next((gates[i] for i in node.inputs if i in gates), None)
         if gate and node.op == "Mul" and gate.inputs[0] in node.inputs:
-            joined.remove(gate)
+            joined.pop(gate.outputs[0], None)
             node = replace(node, op=_GATES[gate.op], inputs=gate.inputs)
-        joined.append(node)
-    return joined
+        joined[node.outputs[0]] = node
+    return list(joined.values())
