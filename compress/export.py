@@ -26,7 +26,7 @@ from compress.portable import Portable
 from nas import weights
 from nas.errors import CorruptRun, MachineFailed, MissingPackage, NasError, VerificationFailed
 from nas.failures import machine_failure, probe
-from nas.files import sync_folder
+from nas.files import read_regular, sync_folder
 from nas.runtimes import pt2
 from nas.runtimes.ort import runner
 from nas.runtimes.runtime import Setting
@@ -95,7 +95,7 @@ def write_onnx(module: nn.Module, example: Tensor, path: Path) -> None:
 
 def load_onnx(path: Path) -> Callable[[Tensor], Tensor]:
     """Open an ONNX file with onnxruntime on the CPU, with as many threads as torch has."""
-    run = runner(path.read_bytes(), Setting(threads=torch.get_num_threads()))
+    run = runner(read_regular(path), Setting(threads=torch.get_num_threads()))
     return lambda images: torch.from_numpy(run(images.numpy()))
 
 

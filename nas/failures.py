@@ -39,6 +39,7 @@ _MEMORY = re.compile(
     re.IGNORECASE,
 )
 _MOST_CAUSES = 20
+LONGEST_NAME = 500  # characters of a path that are told
 PROBE = 1 << 20  # bytes
 
 
@@ -87,8 +88,12 @@ def _told(error: OSError) -> str:
     number = error.errno or 0
     reason = error.strerror or os.strerror(number)
     name = error.filename if error.filename2 is None else error.filename2
-    where = repr(os.fsdecode(name)) if isinstance(name, str | bytes | os.PathLike) else "a file"
+    where = repr(_short(os.fsdecode(name))) if isinstance(name, str | bytes | os.PathLike) else "a file"
     return f"{where} cannot be read or written ({reason}); {REMEDIES.get(number, 'mend that and try again')}"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
 
 
 def _first_line(error: BaseException) -> str:

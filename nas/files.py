@@ -53,6 +53,12 @@ def _refuse_constant(text: str) -> NoReturn:
 # -- whole files
 
 
+def require_regular(path: Path) -> None:
+    """Raise OSError for what is no regular file: a pipe, which would wait for ever, a socket, a device, a folder."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+
+
 def read_regular(path: Path) -> bytes:
     """The content of a file. Raises OSError; of what is no regular file, such as a pipe, which would wait for ever, too."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -260,6 +260,11 @@ Layered = _record("Layered", chosen=_many(LayerRow), reference=_many(LayerRow))
 # layers.json
 Layers = _record("Layers", key=Key, image=Shape, reference=str, networks=Layered)
 # architecture.json
+# the first line of a latency table
+Measured = dict[str, Number | str]
+TableHead = _whole(
+    "TableHead", schema=int, name=str, target=Target, entries=Count, made=dict[str, Any], calibration=_many(Measured)
+)
 Described = _record("Described", **_ARCHITECTURE, key=Key, definition=Definition, data=Data)
 
 

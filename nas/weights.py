@@ -13,6 +13,7 @@ import safetensors.torch
 from torch import Tensor
 
 from nas.errors import CorruptRun
+from nas.files import read_regular
 
 
 def to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
@@ -36,7 +37,7 @@ def save(tensors: Mapping[str, Tensor], path: Path) -> None:
 def load(path: Path) -> dict[str, Tensor]:
     """Read what `save` wrote, onto the CPU. Raises CorruptRun if the file is missing, cut off or of another format."""
     try:
-        return from_bytes(path.read_bytes())
+        return from_bytes(read_regular(path))
     except FileNotFoundError as error:
         raise CorruptRun(f"weights file {str(path)!r} does not exist; write it again") from error
     except CorruptRun as error:

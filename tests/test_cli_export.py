@@ -75,6 +75,7 @@ def test_a_file_that_answers_otherwise_is_not_left_behind(weights, monkeypatch):
         (["--shape", "3x8x8"], "does not run on images of 3x8x8"),
         (["--weights", "none.pt", "--shape", "1x8x8"], "cannot read weights 'none.pt'"),
         (["--out", "model"], "--out 'model': files of onnx end in .onnx; give 'model.onnx'"),
+        (["--out", ""], "--out '.': files of onnx end in .onnx; give 'model.onnx'"),
     ],
 )
 def test_what_a_user_may_get_wrong(weights, args, expected):

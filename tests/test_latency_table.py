@@ -57,7 +57,7 @@ def test_a_torn_line_is_named(path):
     [
         ("# {", "{{", "is no latency table"),
         ('"schema": 1', '"schema": 7', "schema 7, this netcarver reads 1"),
-        ('"target"', '"aim"', "KeyError: 'target'"),
+        ('"target"', '"aim"', "missing required field `target`"),
         (",1e-05,", ",nan,", "line 4: nan ms is no latency"),
         (",1e-05,", ",-1,", "line 4: -1 ms is no latency"),
         (",1e-05,", ",fast,", "could not convert"),

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from nas import weights
 from nas.errors import CorruptRun, InvalidSetting
+from nas.files import require_regular
 
 MOST_CLASSES = 100  # of one file; each one costs another look at it
 LINE = 200
@@ -116,6 +117,7 @@ _KNOWN: dict[str, Callable[..., object]] = {
 def read_content(path: Path) -> object:
     """What a checkpoint holds, with tensors on the CPU. Raises InvalidSetting telling what the file is if it is none."""
     try:
+        require_regular(path)
         with path.open("rb") as file:
             start = file.read(512)
     except OSError as error:

@@ -49,7 +49,7 @@ def run_export(wanted: Wanted, as_json: bool) -> None:
         raise InvalidSetting(f"--format {not_known(wanted.format, EXPORTS)}")
     suffix = EXPORTS[wanted.format].suffix
     if wanted.out is not None and wanted.out.suffix != suffix:
-        right = str(wanted.out.with_suffix(suffix))
+        right = str(wanted.out.with_suffix(suffix) if wanted.out.name else wanted.out / f"model{suffix}")
         raise InvalidSetting(f"--out {str(wanted.out)!r}: files of {wanted.format} end in {suffix}; give {right!r}")
     data = _data(wanted)
     best = Path(wanted.network) / "best"

@@ -264,7 +264,7 @@ def _hint(text: str) -> str:
 
 def _read_json(path: Path) -> object:
     try:
-        return files.from_json(path.read_bytes())
+        return files.from_json(files.read_regular(path))
     except OSError as error:
         raise InvalidSetting(f"cannot read {str(path)!r}: {error.strerror}; give an architecture.json of a run") from error
     except ValueError as error:

@@ -122,7 +122,7 @@ def _digests(modules: Iterable[str]) -> dict[str, str] | None:
         path = file_of(module)
         if path is None:
             return None
-        found[module] = hashlib.sha256(path.read_bytes()).hexdigest()
+        found[module] = hashlib.sha256(files.read_regular(path)).hexdigest()
     return found
 
 

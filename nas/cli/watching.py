@@ -18,7 +18,7 @@ from nas.cli.progress import PLAIN_SECONDS
 from nas.cli.pruning.settings import SPARSE
 from nas.cli.watch_text import line, live, printed
 from nas.errors import InvalidSetting
-from nas.files import LOCK
+from nas.files import LOCK, read_regular
 from nas.report.contents import SUMMARY, Contents, read_contents
 from nas.report.latency import LOG as TIMINGS
 from nas.report.passes import COMPRESS, pass_runs
@@ -260,7 +260,7 @@ WANTED: Mapping[str, Callable[[Mapping[str, Any]], int | None]] = {
 def _process(path: Path) -> int | None:
     """The process of this machine that works in a run, None if there is none."""
     try:
-        process = int((path / LOCK).read_text())
+        process = int(read_regular(path / LOCK))
         os.kill(process, 0)  # asks whether it is there, and sends nothing
     except PermissionError:  # it is another user's
         return process

@@ -15,6 +15,7 @@ from nas.data.config import DataConfig
 from nas.data.dataset import Dataset
 from nas.data.torchvision_sets import download_fashion_mnist
 from nas.errors import InvalidData
+from nas.files import read_regular
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist
 CLASS_NAMES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
@@ -46,7 +47,7 @@ def _folder(config: DataConfig) -> Path | None:
 def read_idx(path: Path) -> np.ndarray:
     """Read an idx file of unsigned bytes, compressed if its name ends in .gz. Raises InvalidData."""
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        data = gzip.decompress(read_regular(path)) if path.suffix == ".gz" else read_regular(path)
     except (OSError, EOFError, zlib.error) as error:
         raise InvalidData(f"cannot read {str(path)!r}: {error}; fetch it again") from error
     rank = data[3] if len(data) > 3 and data[:3] == bytes((0, 0, _UNSIGNED_BYTE)) else 0

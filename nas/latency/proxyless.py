@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nas.errors import InvalidSetting
+from nas.files import read_regular
 from nas.latency.table import CorruptTable, Entry, LatencyTable
 from nas.latency.target import Target
 from nas.latency.units import units
@@ -32,16 +33,18 @@ def read_proxyless(path: Path, target: Target, name: str = "", source: str = "")
     Raises CorruptTable naming the row that is not understood, InvalidSetting if there is no such file.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_regular(path).decode("utf-8")
     except OSError:
         raise InvalidSetting(f"there is no latency table {str(path)!r}; give a CSV or YAML file of ProxylessNAS") from None
+    except UnicodeDecodeError:
+        raise CorruptTable(f"{str(path)!r} is no latency table: it is not text") from None
     rows = _yaml_rows(text) if path.suffix in (".yaml", ".yml") else _csv_rows(text)
     entries: dict[str, Entry] = {}
     for key, row in rows.items():
         try:
             [unit] = units(plan_of(key))
             entries[unit.key] = _entry(row)
-        except (ValueError, KeyError) as error:
+        except (ValueError, LookupError, TypeError, OverflowError) as error:
             raise CorruptTable(f"{str(path)!r}: {key!r} is no block with a mean in ms ({error}); restore the file") from error
     if not entries:
         raise CorruptTable(f"{str(path)!r} holds no block; expected keys like Conv-input:224x224x3-output:112x112x32")

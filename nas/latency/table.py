@@ -5,17 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from nas import files
-from nas.errors import InvalidSetting
+from nas.errors import CorruptRun, InvalidSetting
+from nas.kinds import TableHead
 from nas.latency.target import Target
+from nas.records import checked
 
 SCHEMA = 1
+MOST_MS = 1e12  # that a unit takes, or mJ: no machine was ever so slow, and sums and squares stay finite
 COLUMNS = ("key", "latency_ms", "spread_ms", "rounds", "calls", "energy_mj", "note")
 
 
@@ -95,17 +97,17 @@ def table_text(table: LatencyTable) -> str:
 def read_table(path: Path) -> LatencyTable:
     """Read `write_table`. Raises CorruptTable for anything else, InvalidSetting if there is no such file."""
     try:
-        first, _, rest = path.read_text(encoding="utf-8").partition("\n")
+        first, _, rest = files.read_regular(path).decode("utf-8").partition("\n")
     except (FileNotFoundError, IsADirectoryError):
         raise InvalidSetting(f"there is no latency table {str(path)!r}; measure one with nas profile") from None
     except UnicodeDecodeError:
         raise CorruptTable(f"{str(path)!r} is no latency table: it is not text") from None
     try:
-        head = json.loads(first.removeprefix("# "))
+        head = checked(files.from_json(first.removeprefix("# ").encode()), None, repr(str(path)))
         if head["schema"] != SCHEMA:
             raise CorruptTable(f"{str(path)!r} has schema {head['schema']!r}, this netcarver reads {SCHEMA}; measure it again")
-        table = _table(head, _entries(path, rest))
-    except (ValueError, KeyError, TypeError) as error:
+        table = _table(checked(head, TableHead, repr(str(path))), _entries(path, rest))
+    except (ValueError, KeyError, TypeError, OverflowError, csv.Error, CorruptRun) as error:
         raise CorruptTable(
             f"{str(path)!r} is no latency table ({type(error).__name__}: {error}); its first line is '# ' and a JSON head, "
             f"then come the columns {','.join(COLUMNS)}: restore it, or measure one with nas profile"
@@ -135,7 +137,7 @@ def _entries(path: Path, text: str) -> dict[str, Entry]:
             raise CorruptTable(f"{str(path)!r} is truncated: line {reader.line_num + 1} is not whole; restore it")
         energy = float(row["energy_mj"]) if row["energy_mj"] else None
         ms, spread = float(row["latency_ms"]), float(row["spread_ms"])
-        if not (math.isfinite(ms) and ms >= 0 and math.isfinite(spread)):
+        if not (0 <= ms <= MOST_MS and 0 <= spread <= MOST_MS and 0 <= (energy or 0) <= MOST_MS):
             raise CorruptTable(f"{str(path)!r}, line {reader.line_num + 1}: {row['latency_ms']} ms is no latency; restore it")
         entries[row["key"]] = Entry(ms, spread, int(row["rounds"]), int(row["calls"]), energy, row["note"])
     return entries

@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from nas.errors import InvalidSetting, MissingPackage
+from nas.files import read_regular
 from nas.plan import Plan
 from nas.runtimes.onnx_graph import onnx_bytes
 from nas.runtimes.ort import quantized
@@ -38,7 +39,7 @@ class OpenVino:
     def load(self, path: Path, example: Tensor, setting: Setting) -> Kernel:
         """Run the file at `path` on the images `example` (N, C, H, W); int8 is for files that are quantized."""
         check_file(self, path)
-        return _kernel(path.read_bytes(), example.numpy(), setting)
+        return _kernel(read_regular(path), example.numpy(), setting)
 
 
 def save_file(onnx: Path, path: Path) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from nas.errors import InvalidSetting
+from nas.files import read_regular
 from nas.plan import Plan
 from nas.runtimes.onnx_graph import onnx_bytes
 from nas.runtimes.runtime import Kernel, Setting, check_file, random_images
@@ -54,7 +55,7 @@ class OnnxRuntime:
     def load(self, path: Path, example: Tensor, setting: Setting) -> Kernel:
         """Run the file at `path` on the images `example` (N, C, H, W); one call gives its first output."""
         check_file(self, path)
-        return _kernel(session(path.read_bytes(), setting), example.numpy())
+        return _kernel(session(read_regular(path), setting), example.numpy())
 
 
 def session(model: bytes, setting: Setting) -> onnxruntime.InferenceSession:
@@ -102,7 +103,7 @@ def operators(path: Path, images: np.ndarray, setting: Setting, passes: int = 15
         options = _options(setting)
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
-        opened = onnxruntime.InferenceSession(path.read_bytes(), options, providers=[PROVIDERS[setting.device_type]])
+        opened = onnxruntime.InferenceSession(read_regular(path), options, providers=[PROVIDERS[setting.device_type]])
         for _ in range(passes):
             opened.run(None, {opened.get_inputs()[0].name: images})
         events = json.loads(Path(opened.end_profiling()).read_text(encoding="utf-8"))

@@ -20,6 +20,7 @@ import torch
 from torch.export.pt2_archive._package import load_pt2
 
 from nas.errors import CorruptRun, UnsafeFile
+from nas.files import require_regular
 
 MODEL, CONSTANTS = "models/model.json", "data/constants/model_constants_config.json"
 WEIGHTS, INPUTS = "data/weights/model_weights_config.json", "data/sample_inputs/model.pt"
@@ -79,6 +80,7 @@ def checked(path: Path) -> bytes:
 def _members(path: Path) -> dict[str, bytes]:
     """Members by name, without the folder that all are in: each once, stored as it is, and known."""
     try:
+        require_regular(path)
         with zipfile.ZipFile(path) as archive:
             found = {name: archive.read(info) for name, info in _listed(path, archive)}
     except (zipfile.BadZipFile, EOFError, NotImplementedError, UnicodeError) as error:
