@@ -7,36 +7,12 @@ field has to be there: runs of older versions, and runs that go on, lack this an
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
-# beyond these no number of a network or of a training lies, and sums and squares would not be numbers any more
-Number = Annotated[float, Meta(ge=-1e100, le=1e100)]
-Time = Annotated[float, Meta(ge=0, le=1e100)]
-Count = Annotated[int, Meta(ge=0, le=2**53)]
-Positive = Annotated[int, Meta(ge=1, le=2**53)]
-Size = Annotated[int, Meta(ge=1, le=2**31)]
-# names of files and folders: nothing that leads out of the run
-Key = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-Option = bool | int | float | str
-Shape = tuple[Size, Size, Size]
-Metrics = dict[str, Number]
-
-
-def _record(name: str, /, **fields: Any) -> Any:  # noqa: ANN401 - types
-    """The type of an object with these fields, each of which may be left away."""
-    return TypedDict(name, fields, total=False)  # type: ignore[operator]
-
-
-def _whole(name: str, /, **fields: Any) -> Any:  # noqa: ANN401 - types
-    """The type of an object with these fields, all of which it must have."""
-    return TypedDict(name, fields)  # type: ignore[operator]
-
-
-def _many(kind: Any) -> Any:  # noqa: ANN401 - types
-    return list[kind]
+from nas.fields import Count, Key, Metrics, Number, Option, Positive, Shape, Size, Time, many, record, whole
 
 
 class Metric(msgspec.Struct, forbid_unknown_fields=True):
@@ -51,11 +27,11 @@ class Metric(msgspec.Struct, forbid_unknown_fields=True):
 
 _ARCHITECTURE = {"space": str, "choices": dict[str, Option]}
 # a network as values
-Architecture = _record("Architecture", **_ARCHITECTURE)
+Architecture = record("Architecture", **_ARCHITECTURE)
 # a limit, and what a network has of it
-Budget = _record("Budget", text=str, metric=str, limit=Number, value=Number | None, ok=bool, detail=str)
+Budget = record("Budget", text=str, metric=str, limit=Number, value=Number | None, ok=bool, detail=str)
 # what is known of a data set
-Data = _record(
+Data = record(
     "Data",
     name=str,
     fingerprint=str | None,
@@ -69,9 +45,9 @@ Data = _record(
     val=Count,
 )
 # a search space
-Definition = _record("Definition", name=str, version=int | str | None, settings=dict[str, Any])
+Definition = record("Definition", name=str, version=int | str | None, settings=dict[str, Any])
 # what a run computes on
-Device = _record("Device", type=str, name=str, threads=Count)
+Device = record("Device", type=str, name=str, threads=Count)
 
 
 class Target(msgspec.Struct, forbid_unknown_fields=True):
@@ -87,27 +63,27 @@ class Target(msgspec.Struct, forbid_unknown_fields=True):
 
 
 # a pass of a recipe
-Step = _record("Step", name=Key, options=dict[str, Any], bounds=Metrics)
+Step = record("Step", name=Key, options=dict[str, Any], bounds=Metrics)
 # the passes of a chain
-Recipe = _record("Recipe", network=str, weights=str | None, steps=_many(Step))
+Recipe = record("Recipe", network=str, weights=str | None, steps=many(Step))
 # what a resumed run was told otherwise
-Change = _record("Change", **{"from": Option | None}, option=str, to=Option | None)
+Change = record("Change", **{"from": Option | None}, option=str, to=Option | None)
 # how the time of a search is divided
-Plan = _record(
+Plan = record(
     "Plan",
     **dict.fromkeys(("seconds", "estimate"), Time),
     **dict.fromkeys(("trials", "compared_steps"), Positive),
     **{"shared": bool, "supernet_steps": Positive | None, "final_steps": Count | None, "precision": str},
 )
 # a short training that a space was chosen by
-Compared = _record(
+Compared = record(
     "Compared",
     **dict.fromkeys(("family", "form", "space"), str),
     **dict.fromkeys(("macs", "step_ms", "val_accuracy"), Number),
     **{"round": Count, "key": Key, "widths": list[Size], "depth": Size, "resolution": Size, "steps": Positive},
 )
 # config.json
-Config = _record(
+Config = record(
     "Config",
     command=str,
     argv=str,
@@ -116,19 +92,19 @@ Config = _record(
     versions=dict[str, str],
     device=Device,
     target=Target,
-    budgets=_many(Budget),
+    budgets=many(Budget),
     objectives=list[str],
     space=Definition,
     training=dict[str, Any],
     augmentation=dict[str, Any],
     data=Data,
     recipe=Recipe,
-    changes=_many(Change),
+    changes=many(Change),
     plan=Plan,
-    choice=_many(Compared),
+    choice=many(Compared),
 )
 # a line of trials.jsonl
-Trial = _record(
+Trial = record(
     "Trial",
     number=Count,
     key=Key,
@@ -141,9 +117,9 @@ Trial = _record(
     error=str,
 )
 # a line of training.jsonl
-Training = _record("Training", training=str, step=Count, steps=Positive, epoch=Count, loss=Number, lr=Number)
+Training = record("Training", training=str, step=Count, steps=Positive, epoch=Count, loss=Number, lr=Number)
 # a line of latency.jsonl
-Timing = _record(
+Timing = record(
     "Timing",
     attempt=Count,
     trials=Count,
@@ -155,11 +131,11 @@ Timing = _record(
     context=str,
 )
 # a line of time.jsonl
-Spent = _record("Spent", stage=str, seconds=Time, steps=Count)
+Spent = record("Spent", stage=str, seconds=Time, steps=Count)
 # a line of stages.jsonl
-Stage = _record("Stage", key=Key, stage=str, scores=Metrics, epochs=Count)
+Stage = record("Stage", key=Key, stage=str, scores=Metrics, epochs=Count)
 # a line of cuts.jsonl
-Cut = _record(
+Cut = record(
     "Cut",
     number=Count,
     key=Key,
@@ -170,15 +146,15 @@ Cut = _record(
     infeasible=str,
 )
 # a line of passes.jsonl
-Pass = _record("Pass", number=Count, name=Key, metrics=Metrics, seconds=Number, ok=bool, broken=str, network=str)
+Pass = record("Pass", number=Count, name=Key, metrics=Metrics, seconds=Number, ok=bool, broken=str, network=str)
 # a network of a summary
-Network = _record("Network", key=Key, architecture=Architecture, metrics=Metrics)
+Network = record("Network", key=Key, architecture=Architecture, metrics=Metrics)
 # a network that was not delivered, and the one that was instead
-Beside = _record("Beside", best=Network, budget=_many(Budget), wins=bool)
+Beside = record("Beside", best=Network, budget=many(Budget), wins=bool)
 # what a network was made of
-Original = _record("Original", name=str, metrics=Metrics)
+Original = record("Original", name=str, metrics=Metrics)
 # a layer of a quantized network
-QuantizedLayer = _record(
+QuantizedLayer = record(
     "QuantizedLayer",
     name=str,
     weight_bits=str | int,
@@ -188,7 +164,7 @@ QuantizedLayer = _record(
     sensitivity=Number | None,
 )
 # the whole network in one number format
-PrecisionRow = _record(
+PrecisionRow = record(
     "PrecisionRow",
     precision=str,
     latency_ms=Number | None,
@@ -199,21 +175,21 @@ PrecisionRow = _record(
     note=str,
 )
 # a layer that costs accuracy
-Costly = _record("Costly", layer=str, share=Number, reason=str)
+Costly = record("Costly", layer=str, share=Number, reason=str)
 # what a summary says of quantization
-Quantization = _record("Quantization", layers=_many(QuantizedLayer), precisions=_many(PrecisionRow), costly=_many(Costly))
+Quantization = record("Quantization", layers=many(QuantizedLayer), precisions=many(PrecisionRow), costly=many(Costly))
 # summary.json
-Summary = _record(
+Summary = record(
     "Summary",
     command=str,
     seed=Count,
     versions=dict[str, str],
     device=Device,
     data=Data,
-    budget=_many(Budget),
+    budget=many(Budget),
     verified=bool,
     best=Network,
-    front=_many(Network),
+    front=many(Network),
     trials=Count,
     seconds=Time,
     original=Original,
@@ -222,7 +198,7 @@ Summary = _record(
     slower=str,
     latency=Metrics,
     quantization=Quantization,
-    passes=_many(Pass),
+    passes=many(Pass),
     timed=dict[str, str],
     time=dict[str, Time],
     cheaper=Network,
@@ -232,15 +208,13 @@ Summary = _record(
     smallest=Metrics,
 )
 # a check of a verification
-Check = _record("Check", name=str, ok=bool, value=Number | None, expected=Number | None, detail=str)
+Check = record("Check", name=str, ok=bool, value=Number | None, expected=Number | None, detail=str)
 # a line of sessions.jsonl
-Session = _record("Session", began=Time, before=Time)
+Session = record("Session", began=Time, before=Time)
 # best/verify.json
-Verdict = _record(
-    "Verdict", ok=bool, checks=_many(Check), budgets=_many(Budget), metrics=dict[str, Metric], files=dict[str, str]
-)
+Verdict = record("Verdict", ok=bool, checks=many(Check), budgets=many(Budget), metrics=dict[str, Metric], files=dict[str, str])
 # a layer of layers.json
-LayerRow = _record(
+LayerRow = record(
     "LayerRow",
     **{"in": Shape},
     name=str,
@@ -256,24 +230,24 @@ LayerRow = _record(
     ms=Number | None,
 )
 # the networks of layers.json
-Layered = _record("Layered", chosen=_many(LayerRow), reference=_many(LayerRow))
+Layered = record("Layered", chosen=many(LayerRow), reference=many(LayerRow))
 # layers.json
-Layers = _record("Layers", key=Key, image=Shape, reference=str, networks=Layered)
-# architecture.json
+Layers = record("Layers", key=Key, image=Shape, reference=str, networks=Layered)
 # the first line of a latency table
 Measured = dict[str, Number | str]
-TableHead = _whole(
-    "TableHead", schema=int, name=str, target=Target, entries=Count, made=dict[str, Any], calibration=_many(Measured)
+TableHead = whole(
+    "TableHead", schema=int, name=str, target=Target, entries=Count, made=dict[str, Any], calibration=many(Measured)
 )
-Described = _record("Described", **_ARCHITECTURE, key=Key, definition=Definition, data=Data)
+# architecture.json
+Described = record("Described", **_ARCHITECTURE, key=Key, definition=Definition, data=Data)
 
 
 # units that were cut from a group
-CutUnits = _whole("CutUnits", group=str, units=_many(Count))
+CutUnits = whole("CutUnits", group=str, units=many(Count))
 # history.json
-History = _whole("History", blocks=list[str], cuts=_many(CutUnits))
+History = whole("History", blocks=list[str], cuts=many(CutUnits))
 # source.json
-Source = _record(
+Source = record(
     "Source",
     network=str,
     classes=Size | None,
@@ -284,7 +258,7 @@ Source = _record(
     history=History,
 )
 # quantization.json
-Quantized = _record(
+Quantized = record(
     "Quantized",
     source=Source,
     shape=Shape,
@@ -296,11 +270,9 @@ Quantized = _record(
     corrected=bool,
 )
 # how far a checkpoint is
-Info = _record("Info", step=Count)
+Info = record("Info", step=Count)
 # a checkpoint's name.json
-Pointer = _record(
-    "Pointer", file=Annotated[str, Meta(pattern=r"^[\w-]+-\d+\.safetensors$")], sha256=str, bytes=Count, info=Info
-)
+Pointer = record("Pointer", file=Annotated[str, Meta(pattern=r"^[\w-]+-\d+\.safetensors$")], sha256=str, bytes=Count, info=Info)
 # by the name of the file; whole files and logs alike
 KINDS: Mapping[str, Any] = {
     "config.json": Config,

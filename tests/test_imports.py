@@ -18,7 +18,16 @@ FOLDERS = (*PACKAGES, "tests", "benchmarks")
 MOST_LINES = 320
 
 VALUES = ("nas.errors", "nas.numbers", "nas.architecture", "nas.plan", "nas.budget", "nas.trial", "nas.seeding", "nas.accuracy")
-FILES = ("nas.failures", "nas.files", "nas.kinds", "nas.records", "nas.rundir", "nas.weights", "nas.torch_seeding")
+FILES = (
+    "nas.failures",
+    "nas.files",
+    "nas.fields",
+    "nas.kinds",
+    "nas.records",
+    "nas.rundir",
+    "nas.weights",
+    "nas.torch_seeding",
+)
 # a unit imports units of lower levels, and of its own level as long as no two import each other, directly or not
 LEVELS = (
     VALUES,
@@ -33,7 +42,17 @@ OUTSIDE = {
     "search_spaces": (*VALUES, "nas.supernet", "nas.cost"),
     "compress": (*VALUES, *FILES, "nas.onnx_io", "nas.cost", "nas.runtimes", "nas.data", "nas.training"),
 }
-WITHOUT_TORCH = (*VALUES, "nas.failures", "nas.files", "nas.kinds", "nas.records", "nas.rundir", "nas.search", "nas.report")
+WITHOUT_TORCH = (
+    *VALUES,
+    "nas.failures",
+    "nas.files",
+    "nas.fields",
+    "nas.kinds",
+    "nas.records",
+    "nas.rundir",
+    "nas.search",
+    "nas.report",
+)
 ONE_FILE_EACH = (
     *("fvcore", "optuna", "sklearn", "onnx", "onnxruntime", "onnxscript", "matplotlib", "pandas"),
     *("scipy.stats", "scipy.optimize"),

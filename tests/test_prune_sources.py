@@ -276,7 +276,7 @@ def test_a_pickled_module_is_refused_with_the_remedy(tmp_path):
 
 def test_a_file_that_is_not_there_or_is_a_folder(tmp_path):
     assert "No such file" in refusal(tmp_path / "w.pt")
-    assert "Is a directory" in refusal(tmp_path)
+    assert "is no regular file" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("save", [torch.save, weights.save])
