@@ -140,6 +140,12 @@ def check(budgets: Iterable[Budget], cost: Cost) -> list[Violation]:
     return [v for v in (b.check(cost) for b in budgets) if v]
 
 
+def share(budgets: Iterable[Budget], cost: Cost) -> float:
+    """What `cost` takes of the tightest budget, 1 at its limit: 0 without budgets, infinite where a metric is not known."""
+    values = ((b.limit, cost.value(b.metric)) for b in budgets)
+    return max((math.inf if value is None else value / limit for limit, value in values), default=0.0)
+
+
 def excess(budgets: Iterable[Budget], cost: Cost) -> float:
     """Total relative excess over the budgets: 0 if all are kept, infinite if one cannot be judged."""
     return math.fsum(v.excess for v in check(budgets, cost))

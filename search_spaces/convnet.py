@@ -1,6 +1,7 @@
-"""Space `convnet`: dense convolutions that halve the image early.
+"""Space `convnet`: dense convolutions, most of which see an image that was halved early.
 
-Multiply-adds of dense 3x3 convolutions on small maps take less time than those of depthwise ones, also in training.
+Multiply-adds of dense 3x3 convolutions on small maps take less time than those of depthwise ones, also in training. Forms whose
+stem keeps the resolution learn more slowly, and more in the end.
 Blocks are single convolutions as in VGG (Simonyan and Zisserman 2015) with shortcuts, or Fused-MBConv (Gupta and Akin 2020).
 Per stage: width and depth. Per block: kernel, skip gate; of fused blocks the expansion, and where both are offered whether it
 is dense or an inverted residual (MobileNetV2, Sandler et al. 2018), as in EfficientNetV2 (Tan and Le 2021).
@@ -40,6 +41,7 @@ DEPTHWISE, DENSE = "depthwise", "dense"
 EXPANSION = 3  # of inverted residuals
 _four_stages = partial(Macro, early_stride=True, halving=(0, 1, 2, 3), stem=24)
 _three_stages = partial(Macro, (32, 48, 96), early_stride=True, halving=(0, 2, 1), stem=16)
+_full_resolution = partial(Macro, depth=2, stem=16)
 MACROS = (
     _four_stages((48, 96, 192, 384), depth=4, name="four stages, deep"),
     _four_stages((32, 64, 128, 256), depth=2, name="four stages"),
@@ -47,6 +49,8 @@ MACROS = (
     _three_stages(depth=3, name="three stages, deep"),
     _three_stages(depth=2, name="three stages"),
     _three_stages(depth=1, name="three stages, shallow"),
+    _full_resolution((32, 64, 128, 256), halving=(0, 1, 2, 3), name="four stages, full resolution"),
+    _full_resolution((32, 64, 128), halving=(0, 1, 2), name="three stages, full resolution"),
     Macro((16, 32), depth=1, early_stride=True, halving=(0, 1), stem=8, name="two stages, narrow", least=8),
 )
 

@@ -12,7 +12,11 @@ from nas.architecture import SearchSpace
 from nas.budget import Budget
 from nas.data.dataset import ArraySplit, Dataset
 from nas.seeding import numpy_rng
+from nas.supernet.supernet import Supernet
 from nas.torch_seeding import generator
+from nas.training.loop import Objective
+from nas.training.objectives import in_place
+from nas.training.samplers import Sampling, sandwich
 from search_spaces import SPACES, sized
 from search_spaces.staged import DataShape
 
@@ -23,6 +27,11 @@ def space_for(name: str, budget: str = "0.3MFLOPs", shape: DataShape = DataShape
     """A space sized to a budget."""
     family = SPACES[name]
     return sized(family, shape, [Budget.parse(budget)], family.options(**options))
+
+
+def sandwiched(supernet: Supernet, seed: int) -> Objective:
+    """The objective of a supernet's training by the sandwich rule."""
+    return in_place(supernet, sandwich(Sampling(supernet.space, seed, lambda arch: 0.0)))
 
 
 def randomize_norms(module: nn.Module, seed: int = 0) -> nn.Module:

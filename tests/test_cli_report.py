@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 import pytest
-from networks import blobs, space_for
+from networks import blobs, sandwiched, space_for
 from report_run import config, finish, start
 from test_cli import save_npz
 from typer.testing import CliRunner
@@ -24,7 +24,6 @@ from nas.rundir import RunDir
 from nas.supernet.supernet import Supernet
 from nas.training import loop
 from nas.training.loop import Checkpoints, TrainConfig
-from nas.training.objectives import sandwich
 from search_spaces import SPACES, sized
 from search_spaces.staged import DataShape
 
@@ -159,7 +158,7 @@ def course():
 
 def trained(run: RunDir, course: Course) -> list[dict]:
     net = Supernet(space_for("resnet"), seed=0)
-    fit("training", net, sandwich(net, 0), course, Checkpoints(run, "supernet"))
+    fit("training", net, sandwiched(net, 0), course, Checkpoints(run, "supernet"))
     return run.read_lines(LOG)
 
 

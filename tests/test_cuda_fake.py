@@ -7,7 +7,7 @@ torch's engine asks for a real GPU: what runs backward is not tested here.
 
 import pytest
 import torch
-from networks import space_for
+from networks import sandwiched, space_for
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from nas.data.augment import Augmentation
@@ -17,7 +17,7 @@ from nas.evaluation.alone import AloneEvaluator, Lesson
 from nas.evaluation.supernet import SupernetEvaluator, resolution_of
 from nas.supernet.supernet import Supernet
 from nas.training.loop import Checkpoints, TrainConfig, train
-from nas.training.objectives import Distillation, at_resolution, distillation, sandwich
+from nas.training.objectives import Distillation, at_resolution, distillation
 from search_spaces.staged import DataShape
 
 CUDA = torch.device("cuda", 0)
@@ -75,7 +75,7 @@ def spaces():
 def test_a_supernet_trains_is_evaluated_and_teaches(number):
     space, own = spaces()[number], data()
     supernet = Supernet(space, 0).to(CUDA)
-    steps = list(train(supernet, sandwich(supernet, 0), own, Augmentation(1, True, 2), CONFIG, Checkpoints()))
+    steps = list(train(supernet, sandwiched(supernet, 0), own, Augmentation(1, True, 2), CONFIG, Checkpoints()))
     assert len(steps) == 3
     assert {p.device for p in supernet.parameters()} == {CUDA}
     evaluator = SupernetEvaluator(supernet, own, 0)

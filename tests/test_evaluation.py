@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from contracts.evaluator import EvaluatorContract
-from networks import blobs, space_for
+from networks import blobs, sandwiched, space_for
 from toy_space import ToySpace
 
 from nas.data.augment import Augmentation, normalize
@@ -15,7 +15,6 @@ from nas.evaluation.tabular import TabularEvaluator
 from nas.supernet.supernet import Supernet
 from nas.training.calibration import recalibrate
 from nas.training.loop import Checkpoints, TrainConfig, train
-from nas.training.objectives import sandwich
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +26,7 @@ def data():
 def supernet(data):
     net = Supernet(space_for("resnet"), seed=0)
     config = TrainConfig(epochs=5, batch_size=16, lr=0.05)
-    for _ in train(net, sandwich(net, 0), data, Augmentation(crop_padding=0, flip=False), config, Checkpoints()):
+    for _ in train(net, sandwiched(net, 0), data, Augmentation(crop_padding=0, flip=False), config, Checkpoints()):
         pass
     return net
 

@@ -4,9 +4,10 @@ import math
 import warnings
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
-from networks import blobs, space_for
+from networks import blobs, sandwiched, space_for
 
 from nas.data.augment import Augmentation, resize
 from nas.errors import CorruptRun, InvalidSetting, TrainingDiverged
@@ -19,9 +20,8 @@ from nas.training.objectives import (
     at_resolution,
     classification,
     distillation,
-    sandwich,
+    in_place,
     soft_cross_entropy,
-    uniform,
 )
 
 CONFIG = TrainConfig(epochs=2, batch_size=16, lr=0.05)
@@ -54,7 +54,7 @@ def new_supernet():
 
 
 def steps_of(net, data, config, checkpoints=None):
-    return train(net, sandwich(net, config.seed), data, AUGMENTATION, config, checkpoints or Checkpoints())
+    return train(net, sandwiched(net, config.seed), data, AUGMENTATION, config, checkpoints or Checkpoints())
 
 
 def same_weights(a, b):
@@ -104,7 +104,7 @@ def test_it_learns(data):
 
 def test_divergence_keeps_weights_and_checkpoint(data, run, every_step):
     net = new_supernet()
-    objective, seen = sandwich(net, 0), []
+    objective, seen = sandwiched(net, 0), []
 
     def poisoned(images, targets, step):
         for loss in objective(images, targets, step):
@@ -123,7 +123,7 @@ def test_divergence_keeps_weights_and_checkpoint(data, run, every_step):
 @pytest.mark.parametrize(("spoiled", "kept"), [(0, 0), (3, 3)])
 def test_weights_that_a_step_spoiled_are_not_kept(data, run, every_step, spoiled, kept):
     net = new_supernet()
-    objective = sandwich(net, 0)
+    objective = sandwiched(net, 0)
 
     def exploding(images, targets, step):
         if step > spoiled:
@@ -138,21 +138,21 @@ def test_weights_that_a_step_spoiled_are_not_kept(data, run, every_step, spoiled
     again = new_supernet()
     assert Checkpoints(run, "a").restore(again, make_optimizer(again, CONFIG)) == kept
     lower = replace(CONFIG, lr=0.1 * CONFIG.lr)
-    steps = [p.step for p in train(again, sandwich(again, 0), data, AUGMENTATION, lower, Checkpoints(run, "a"))]
+    steps = [p.step for p in train(again, sandwiched(again, 0), data, AUGMENTATION, lower, Checkpoints(run, "a"))]
     assert steps[0] == kept + 1 and all(t.isfinite().all() for t in again.state_dict().values())
 
 
-def test_sandwich_is_the_sum_of_its_parts(data):
+def test_in_place_distillation_is_the_sum_of_its_parts(data):
     net = new_supernet()
     space, x = net.space, torch.randn(8, 1, 8, 8)
     y = torch.arange(8) % 3
-    losses = list(sandwich(net, seed=7, smoothing=0.1)(x, y, 5))
+    drawn = (space.largest(), space.smallest(), space.sample(np.random.default_rng(3)))
+    losses = list(in_place(net, lambda step: drawn[: step + 1], smoothing=0.1)(x, y, 2))
     teacher = net(x, space.largest())
-    draw = uniform(space, 7)
     expected = [torch.nn.functional.cross_entropy(teacher, y, label_smoothing=0.1)]
-    expected += [soft_cross_entropy(net(x, a), teacher.detach()) for a in (space.smallest(), draw(5, 0), draw(5, 1))]
+    expected += [soft_cross_entropy(net(x, arch), teacher.detach()) for arch in drawn[1:]]
     torch.testing.assert_close(torch.stack(losses), torch.stack(expected))
-    assert draw(5, 0) == uniform(space, 7)(5, 0) != draw(6, 0)
+    assert len(list(in_place(net, lambda step: drawn[: step + 1])(x, y, 0))) == 1
 
 
 def test_distillation_from_a_perfect_copy_is_the_entropy_floor():

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 import torch.nn as nn
 
-from nas.architecture import SearchSpace
-from nas.budget import Budget
+from nas.architecture import Architecture, SearchSpace
+from nas.budget import Budget, Cost, share
 from nas.cli import planning
 from nas.cli.choosing import Choice, Wanted, candidates, choose, handful, seconds_of_rounds, sides
 from nas.cli.clocking import by_the_clock
@@ -29,6 +29,7 @@ from nas.latency.bench import Bench
 from nas.rundir import RunDir
 from nas.search.problem import SearchProblem
 from nas.training.loop import TrainConfig
+from nas.training.samplers import SAMPLERS, Sampling, step_cost
 from nas.training.speed import has_bf16, seconds_per_step
 from search_spaces import SPACES, Family, sized
 from search_spaces.plain import OPTIONS as PLAIN_OPTIONS
@@ -234,15 +235,27 @@ def _planned(
     trials = settings.trials or (SUPERNET_TRIALS if shared else planning.ALONE_TRIALS)
     compared, supernet = max(1, planning.COMPARED // batch), None
     step = seconds_per_step(module, shape, question.device, precision)
+    relative = _supernet_step(question, space) if shared else 0.0
     if seconds:
         if not settings.trials:
             trials = SUPERNET_TRIALS // 2 if shared else 1
         compared = planning.steps_for(planning.COMPARING * seconds / trials, step)
-        supernet = planning.steps_for(planning.SUPERNET * seconds, planning.SANDWICH * step) if shared else None
+        supernet = planning.steps_for(planning.SUPERNET * seconds, relative * step) if shared else None
     plan = TimePlan(seconds, shared, supernet, trials, compared, final)
     epochs = settings.epochs or planning.supernet_epochs(data, batch)
-    estimate = seconds or planning.estimated(plan, epochs * max(1, len(data.train) // batch), step)
+    estimate = seconds or planning.estimated(plan, relative * epochs * max(1, len(data.train) // batch), step)
     return Decision(space, replace(plan, estimate=round(estimate, 1)), precision, evidence)
+
+
+def _supernet_step(question: Question, space: SearchSpace) -> float:
+    """What a step of the supernet's training costs, in steps of its largest network."""
+
+    def cost_of(arch: Architecture) -> Cost:
+        return count(space.plan(arch))
+
+    known = [b for b in question.budgets if not b.relative and b.metric in cost_of(space.smallest()).metrics]
+    sampling = Sampling(space, question.settings.seed, lambda arch: share(known, cost_of(arch)))
+    return step_cost(SAMPLERS[question.settings.sampler](sampling), lambda arch: cost_of(arch).values()["macs"])
 
 
 def _final_steps(question: Question, shared: bool) -> int:

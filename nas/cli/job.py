@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from nas.architecture import Architecture, SearchSpace
-from nas.budget import Budget, Cost, parse_all
+from nas.budget import Budget, Cost, parse_all, share
 from nas.cli.deciding import (
     Decision,
     Question,
@@ -45,6 +45,7 @@ from nas.plan import Plan
 from nas.rundir import RunDir
 from nas.search.problem import SearchProblem
 from nas.training.loop import OPTIMIZERS, TrainConfig
+from nas.training.samplers import SAMPLERS, Sampler, Sampling
 from nas.training.speed import has_bf16
 
 # of a budget in ms: timings of one file differ by a few percent from one process to the next
@@ -115,6 +116,12 @@ class Job:
         return tuple(replace(b, aim=HEADROOM) if b.metric == LATENCY else b for b in self.budgets)
 
     @property
+    def sampler(self) -> Sampler:
+        """The networks that the supernet's training takes in each step."""
+        sampling = Sampling(self.space, self.settings.seed, lambda arch: share(self.aims, self.cost(arch)))
+        return SAMPLERS[self.settings.sampler](sampling)
+
+    @property
     def own_latency(self) -> OwnLatency | None:
         """The model of this machine's time, None where no budget needs it."""
         return next((model for model in self.models if isinstance(model, OwnLatency)), None)
@@ -139,6 +146,8 @@ def make_job(settings: Settings, resumed: Path | None = None, plain: bool = Fals
     """
     if settings.optimizer not in OPTIMIZERS:
         raise InvalidSetting(f"--optimizer {not_known(settings.optimizer, OPTIMIZERS)}")
+    if settings.sampler not in SAMPLERS:
+        raise InvalidSetting(f"--sampler {not_known(settings.sampler, SAMPLERS)}")
     # refused before anything is read
     families, options = plain_families(settings) if plain else families_of(settings)
     device, budgets = pick_device(settings.device), parse_all(settings.budget)

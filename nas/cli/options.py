@@ -90,6 +90,14 @@ Crop = Annotated[
 ]
 Cutout = Annotated[int, typer.Option(help="Side of the square that cutout hides, in pixels; 0 for none.")]
 Mixup = Annotated[float, typer.Option(min=0, help="Alpha of mixup; 0 for none.")]
+Sampler = Annotated[
+    str,
+    typer.Option(
+        "--sampler",
+        help="Networks of a step of the supernet: budget (the largest and one near the budget), pair (the largest and any), "
+        "or sandwich (the largest, the smallest and two others).",
+    ),
+]
 TrainPrecision = Annotated[str, typer.Option("--train-precision", help="auto, fp32 or bf16 (autocast).")]
 Runtime = Annotated[
     str | None,

@@ -25,7 +25,7 @@ PANELS: Mapping[str, tuple[str, ...]] = {
     "Quantization": (*("calibration", "images", "keep", "bits", "activation_bits", "sensitivity", "equalize", "correct_bias"),),
     "Training": (
         *("epochs", "finetune_epochs", "batch_size", "optimizer", "lr", "weight_decay", "smoothing", "clip_norm"),
-        *("flip", "crop", "cutout", "mixup", "train_precision"),
+        *("flip", "crop", "cutout", "mixup", "sampler", "train_precision"),
     ),
     "Timing": ("runtime", "precision", "batch", "table", "accept_foreign_table"),
     "Run": ("device", "threads", "seed", "out", "resume", "json", "config"),

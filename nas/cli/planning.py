@@ -22,9 +22,8 @@ CLOSING, MOST_CLOSING = 12.0, 0.15
 # augmentation, gradients' norm and the optimizer beside forward and backward
 OVERHEAD = 1.22
 LEAST_STEPS = 20
-# of a step of the largest network: a step of the sandwich rule (the largest network, the smallest and two random ones, of half
-# its cost in the mean), and one that the largest network teaches
-SANDWICH, TAUGHT = 2.2, 1.4
+# of a step of the largest network: one of a network that it teaches
+TAUGHT = 1.4
 # images that one network sees in the rounds of choosing, and in a comparison of networks trained alone, without --time
 ROUNDS, COMPARED = (6_000, 18_000), 24_000
 SUPERNET_TRIALS, ALONE_TRIALS = 100, 6
@@ -126,11 +125,14 @@ def times(run: RunDir) -> dict[str, float]:
     return {stage: round(seconds, 1) for stage, seconds in spent(run).items() if seconds}
 
 
-def estimated(plan: TimePlan, supernet_steps: int, per_step: float) -> float:
-    """Seconds that a plan takes without --time, where a step of the largest network takes `per_step`."""
+def estimated(plan: TimePlan, supernet_steps: float, per_step: float) -> float:
+    """Seconds that a plan takes without --time, where a step of the largest network takes `per_step`.
+
+    `supernet_steps` are the supernet's in steps of that network.
+    """
     compared = 0.0 if plan.shared else plan.trials * plan.compared_steps * OVERHEAD * per_step
     trained = (plan.final_steps or 0) * OVERHEAD * per_step * (TAUGHT if plan.shared else 1.0)
-    supernet = supernet_steps * SANDWICH * per_step if plan.shared else 0.0
+    supernet = supernet_steps * per_step if plan.shared else 0.0
     return CLOSING + compared + trained + supernet
 
 

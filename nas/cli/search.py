@@ -29,6 +29,7 @@ def search(  # noqa: PLR0913 - the options of a command are its parameters
     crop: opt.Crop = None,
     cutout: opt.Cutout = DEFAULTS.cutout,
     mixup: opt.Mixup = DEFAULTS.mixup,
+    sampler: opt.Sampler = DEFAULTS.sampler,
     train_precision: opt.TrainPrecision = DEFAULTS.train_precision,
     runtime: opt.Runtime = None,
     precision: opt.TargetPrecision = DEFAULTS.precision,

@@ -21,7 +21,7 @@ from nas.rundir import CONFIG, RUNS, RunDir, latest
 FROM_SUPERNET = tuple(
     (
         "data data_dir resolution space set epochs batch_size optimizer lr weight_decay smoothing clip_norm "
-        "flip crop cutout mixup"
+        "flip crop cutout mixup sampler"
     ).split()
 )
 # a run may go on on another machine
@@ -51,6 +51,7 @@ class Settings:
     crop: int | None = None
     cutout: int = 0
     mixup: float = 0.0
+    sampler: str = "budget"
     train_precision: str = "auto"
     runtime: str | None = None
     precision: str = "fp32"
@@ -134,11 +135,13 @@ def as_kind(kind: Callable[..., S], stored: Mapping[str, Any], run: RunDir) -> S
 def stored_options(run: RunDir) -> dict[str, Any]:
     """The options that a run was started with, and where its files are.
 
-    Those of before there were --flip and --crop say what it did then.
+    Those of before there were --flip, --crop and --sampler say what it did then.
     """
     config = run.config
     done = config.get("augmentation", {})
     earlier = {"flip": done.get("flip"), "crop": done.get("crop_padding")} if done else {}
+    if config.get("command") in ("search", "train"):
+        earlier["sampler"] = "sandwich"
     options = {**earlier, **config["options"]}
     return {**options, **stored_places(options, config.get(PLACES))}
 

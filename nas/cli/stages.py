@@ -28,7 +28,7 @@ from nas.search.searcher import FirstThen, Searcher
 from nas.seeding import derive
 from nas.supernet.supernet import Supernet
 from nas.training.loop import Checkpoints, Objective, TrainConfig, steps_per_epoch, total_steps, train
-from nas.training.objectives import sandwich
+from nas.training.objectives import in_place
 from nas.trial import Trial
 
 SUPERNET = "supernet"
@@ -40,7 +40,7 @@ def trained_supernet(job: Job, run: RunDir) -> Supernet:
         return loaded_supernet(job, Path(job.settings.supernet))
     supernet = Supernet(job.space, job.settings.seed).to(job.device)
     config = job.training
-    objective = sandwich(supernet, config.seed, job.settings.smoothing)
+    objective = in_place(supernet, job.sampler, job.settings.smoothing)
     fit("training", supernet, objective, Course(job.data, job.augmentation, config), Checkpoints(run, SUPERNET))
     return supernet
 

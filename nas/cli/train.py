@@ -29,6 +29,7 @@ def train(  # noqa: PLR0913 - the options of a command are its parameters
     crop: opt.Crop = None,
     cutout: opt.Cutout = DEFAULTS.cutout,
     mixup: opt.Mixup = DEFAULTS.mixup,
+    sampler: opt.Sampler = DEFAULTS.sampler,
     train_precision: opt.TrainPrecision = DEFAULTS.train_precision,
     device: opt.Device = DEFAULTS.device,
     threads: opt.Threads = None,

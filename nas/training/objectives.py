@@ -9,11 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas.architecture import Architecture, SearchSpace
 from nas.data.augment import resize
-from nas.seeding import numpy_rng
 from nas.supernet.supernet import Supernet
 from nas.training.loop import Objective
+from nas.training.samplers import Sampler
 
 # images (N, C, H, W) -> logits (N, classes): a module, or one behind a resize
 Network = Callable[[Tensor], Tensor]
@@ -71,25 +70,18 @@ def distillation(network: Network, teacher: Network, config: Distillation = Dist
     return losses
 
 
-def sandwich(supernet: Supernet, seed: int, smoothing: float = 0.0, randoms: int = 2) -> Objective:
-    """Sandwich rule with in-place distillation (Yu and Huang 2019, Yu et al. 2020).
+def in_place(supernet: Supernet, sampler: Sampler, smoothing: float = 0.0) -> Objective:
+    """In-place distillation (Yu and Huang 2019) over the networks that `sampler` draws for a step.
 
-    The largest network learns from the labels; the smallest and `randoms` random ones learn from the largest.
+    The first of them, the largest, learns from the labels; the others learn from it.
     """
-    space = supernet.space
-    draw = uniform(space, seed)
-    largest, smallest = space.largest(), space.smallest()
 
     def losses(images: Tensor, targets: Tensor, step: int) -> Iterator[Tensor]:
+        largest, *others = sampler(step)
         logits = supernet(images, largest)
         yield F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
         soft = logits.detach()
-        for arch in (smallest, *(draw(step, i) for i in range(randoms))):
+        for arch in others:
             yield soft_cross_entropy(supernet(images, arch), soft)
 
     return losses
-
-
-def uniform(space: SearchSpace, seed: int) -> Callable[[int, int], Architecture]:
-    """Uniform sampler of subnets, a function of (seed, step, index)."""
-    return lambda step, index: space.sample(numpy_rng(seed, "sandwich", step, index))
