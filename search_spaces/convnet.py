@@ -51,6 +51,7 @@ MACROS = (
     _three_stages(depth=1, name="three stages, shallow"),
     _full_resolution((32, 64, 128, 256), halving=(0, 1, 2, 3), name="four stages, full resolution"),
     _full_resolution((32, 64, 128), halving=(0, 1, 2), name="three stages, full resolution"),
+    _full_resolution((16, 32, 64), depth=1, halving=(0, 1, 2), name="three stages, full resolution, shallow"),
     Macro((16, 32), depth=1, early_stride=True, halving=(0, 1), stem=8, name="two stages, narrow", least=8),
 )
 

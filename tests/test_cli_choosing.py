@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from nas.budget import check, parse_all
-from nas.cli.choosing import HANDFUL, LEAST_FRACTION, Wanted, candidates, choose, handful, sides
+from nas.cli.choosing import HANDFUL, LEAST_FRACTION, Wanted, candidates, handful, sides
 from nas.cli.clocking import PART, by_the_clock
+from nas.cli.contest import Contest, choose
 from nas.cost.counting import count
 from nas.data.augment import Augmentation
 from nas.data.dataset import ArraySplit, Dataset
@@ -158,16 +159,71 @@ def test_the_one_that_learns_is_chosen_and_evidence_is_kept():
     assert choice.candidate == again.candidate
     drop = ("step_ms",)
     rows = [[{k: v for k, v in row.items() if k not in drop} for row in c.evidence] for c in (choice, again)]
-    assert rows[0] == rows[1] and {row["round"] for row in rows[0]} == {0, 1}
-    last = {row["space"]: row["val_accuracy"] for row in rows[0] if row["round"] == 1}
+    assert rows[0] == rows[1] and {row["round"] for row in rows[0]} >= {0, 1}
+    end = rows[0][-1]["round"]
+    last = {row["space"]: row["val_accuracy"] for row in rows[0] if row["round"] == end}
     assert last[choice.candidate.space.id] >= max(last.values()) - 0.05
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """Trainings that end with the accuracies that a test names, by detail and number of the training of that network."""
+
+    def tell(accuracies):
+        trained = []
+
+        def train(contest, candidate, steps):
+            trained.append((candidate.space.id, candidate.detail, steps))
+            times = sum(space == candidate.space.id for space, *_ in trained)
+            return replace(candidate, step_seconds=0.01), accuracies[candidate.detail][times - 1]
+
+        monkeypatch.setattr(Contest, "train", train)
+        return trained
+
+    return tell
+
+
+def test_the_best_of_either_detail_meet_in_a_longer_last_round(told):
+    found = candidates(CONVNET, wanted(DataShape(1, 12, 2), ("4MFLOPs",), CONVNET))
+    assert {c.detail for c in found} == {6, 12}
+    trained = told({6: [0.8, 0.85, 0.9], 12: [0.7, 0.82, 0.95]})
+    choice = choose(found, lesson(), 0, CPU, seconds=100.0)
+    assert choice.candidate.detail == 12 and [row["round"] for row in choice.evidence].count(2) == 2
+    last, second = trained[-1][2], trained[len(found)][2]
+    assert last > 4 * second and trained[-2][1] != trained[-1][1]
+
+
+def test_what_is_clearly_behind_is_not_trained_again(told):
+    found = candidates(CONVNET, wanted(DataShape(1, 12, 2), ("4MFLOPs",), CONVNET))
+    told({6: [0.8, 0.9], 12: [0.6, 0.7]})
+    choice = choose(found, lesson(), 0, CPU, seconds=100.0)
+    assert choice.candidate.detail == 6 and {row["round"] for row in choice.evidence} == {0, 1}
+
+
+def test_one_of_another_detail_is_among_the_last_four(told):
+    found = candidates(CONVNET, wanted(DataShape(1, 12, 2), ("4MFLOPs",), CONVNET))
+    many = [
+        replace(c, space=replace(c.space, stem=(c.space.stem[0] + 8 * n, c.space.stem[1]))) for n in range(3) for c in found
+    ]
+    told({6: [0.9, 0.9], 12: [0.5, 0.5]})
+    choice = choose(many, lesson(), 0, CPU, seconds=100.0)
+    resolutions = [row["space"] for row in choice.evidence if row["round"] == 1]
+    assert len(resolutions) == 4
+    assert sorted(c.detail for c in many if c.space.id in resolutions) == [6, 6, 6, 12]
+
+
+def test_of_equal_accuracies_the_finer_is_taken(told):
+    found = candidates(CONVNET, wanted(DataShape(1, 12, 2), ("4MFLOPs",), CONVNET))
+    told({6: [0.9, 0.9, 0.9], 12: [0.9, 0.9, 0.9]})
+    assert choose(found, lesson(), 0, CPU, seconds=100.0).candidate.detail == 12
 
 
 def test_where_time_is_short_smaller_networks_are_compared():
     asked = wanted(DataShape(1, 12, 2), ("4MFLOPs",), CONVNET)
     found = candidates(CONVNET, asked)
     every = handful(found, asked, lesson(), (0, CPU), 0.0)
-    assert 0 < len(every) <= HANDFUL and {c.fraction for c in every} == {1.0}
+    assert {c.detail for c in every} == {6, 12} and {c.fraction for c in every} == {1.0}
+    assert all(len([c for c in every if c.detail == detail]) <= HANDFUL for detail in (6, 12))
     few = handful(found, asked, lesson(), (0, CPU), 1e-9)
     assert {c.fraction for c in few} == {LEAST_FRACTION}
     assert max(c.macs for c in few) <= LEAST_FRACTION * 4e6

@@ -2,27 +2,24 @@
 
 Each candidate stands for a space: its largest network, sized to the budget or, where the time is short, to the part of it that
 still sees the data a few times (docs/benchmarks.md). A zero-cost score leaves a handful: of networks of one family that cost
-the same, those with the most parameters, which is the score that others have to beat (White et al. 2022). Then rounds of
-successive halving (Jamieson and Talwalkar 2016): all are trained for a moment, the best ones again for longer.
+the same and see the image in the same detail, those with the most parameters, which is the score that others have to beat
+(White et al. 2022). contest.py trains these.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 
-from nas.accuracy import standard_error
 from nas.architecture import SearchSpace
 from nas.budget import Budget, check
-from nas.cli.planning import OVERHEAD, ROUNDS, steps_for
-from nas.cli.progress import bar
 from nas.cli.space import sizing
 from nas.cost.counting import count
-from nas.evaluation.alone import AloneEvaluator, Lesson, fresh, some_of
+from nas.evaluation.alone import Lesson, fresh
 from nas.latency.bench import Bench
 from nas.training.speed import seconds_per_step
 from search_spaces import LARGEST_TO_BUDGET, LEAST_WIDTH, MOST_OF_SMALLEST, MOST_WIDTH, Family, count_metrics, fitted
@@ -30,11 +27,10 @@ from search_spaces.staged import DataShape, Macro
 
 # a macro-architecture that fills less of the budget at its greatest width is too small for it
 LEAST_SHARE = 0.5
-HANDFUL = 3  # of one family
+HANDFUL = 2  # of one family that see the image in one detail
 # passes over the data that a network needs at least in the time of its last training
 LEAST_EPOCHS = 20.0
 LEAST_FRACTION = 0.1
-SECOND_ROUND = 4
 # of a supernet: its largest network in limits
 ROOM = (LARGEST_TO_BUDGET, 1.5)
 # multiply-adds a pixel below which a budget is tight: half the resolution is tried, too, down to this side
@@ -43,7 +39,6 @@ LEAST_SIDE = 12
 # times the multiply-adds that a limit in ms seems to allow: timing brings down what is too much
 GENEROUS = 4.0
 FEW_IMAGES = 32
-VALIDATION = 3000
 
 
 @dataclass(frozen=True)
@@ -124,6 +119,11 @@ class Candidate:
         """Multiply-adds of its largest network."""
         return self.cost["macs"]
 
+    @cached_property
+    def detail(self) -> int:
+        """The side in pixels of what the first layer puts out: how much of the image all others see."""
+        return self.space.plan(self.space.largest()).layers[0].out_size[0]
+
     def with_room(self, wanted: Wanted) -> SearchSpace:
         """The space of the form for a supernet: with networks on both sides of the limits.
 
@@ -187,8 +187,8 @@ def handful(
     """
     kept: list[Candidate] = []
     batches = max(1, len(lesson.data.train) // lesson.config.batch_size)
-    for group in dict.fromkeys((c.family, c.form.side) for c in found):
-        mine = sorted((c for c in found if (c.family, c.form.side) == group), key=lambda c: -c.cost["params"])[:HANDFUL]
+    for group in dict.fromkeys(map(_group, found)):
+        mine = sorted((c for c in found if _group(c) == group), key=lambda c: -c.cost["params"])[:HANDFUL]
         for candidate in mine:
             first = timed(candidate, lesson, *setting)
             epochs = seconds / (first.step_seconds * batches) if seconds else LEAST_EPOCHS
@@ -198,60 +198,9 @@ def handful(
     return sorted({c.space.id: c for c in kept}.values(), key=lambda c: -c.macs)
 
 
-@dataclass(frozen=True)
-class Choice:
-    """The candidate that was chosen, and the evidence: one row a candidate and round."""
-
-    candidate: Candidate
-    evidence: tuple[dict[str, object], ...]
-
-
-def choose(
-    found: Sequence[Candidate],
-    lesson: Lesson,
-    seed: int,
-    device: torch.device,
-    seconds: float = 0.0,
-    most_steps: int = 1_000_000,
-) -> Choice:
-    """Train candidates in rounds, and choose the best one by its validation accuracy.
-
-    `seconds` is the time for all of it, in which each candidate gets the same share; 0 for lengths in images, at most
-    `most_steps`. Of candidates within a standard error of the best one, the costliest is chosen: it gains more from the longer
-    training.
-    """
-    data = some_of(lesson.data, VALIDATION, seed)
-    left, rows = [timed(candidate, lesson, seed, device) for candidate in found], []
-    sizes = (len(found), min(SECOND_ROUND, len(found)))
-    lengths = steps_of_rounds(lesson, most_steps)
-    scores: dict[str, float] = {}
-    with bar("choosing the space", sum(sizes)) as shown:
-        for number, kept in enumerate(sizes):
-            for candidate in left:
-                steps = steps_for(seconds / len(sizes) / kept, candidate.step_seconds) if seconds else lengths[number]
-                config = replace(lesson.config, steps=steps)
-                evaluator = AloneEvaluator(candidate.space, replace(lesson, data=data, config=config), seed, device)
-                scores[candidate.space.id] = evaluator(candidate.space.largest())["val_accuracy"]
-                rows.append(_row(candidate, number, steps, scores[candidate.space.id]))
-                shown.update(len(rows), f"{candidate.family} {scores[candidate.space.id]:.1%} validation")
-            left = sorted(left, key=lambda c: -scores[c.space.id])[: sizes[-1]]
-    best = scores[left[0].space.id]
-    error = standard_error(best, len(data.val))
-    chosen = max((c for c in left if scores[c.space.id] >= best - error), key=lambda c: c.macs)
-    return Choice(chosen, tuple(rows))
-
-
-def steps_of_rounds(lesson: Lesson, most: int) -> list[int]:
-    """Steps of a training in each round, where they are not given by a time."""
-    batch = min(lesson.config.batch_size, len(lesson.data.train))
-    return [min(most, math.ceil(images / batch)) for images in ROUNDS]
-
-
-def seconds_of_rounds(found: Sequence[Candidate], lesson: Lesson, most: int) -> float:
-    """About how long the rounds take where no time is given; networks of the second one are taken to be average."""
-    first, second = steps_of_rounds(lesson, most)
-    step = OVERHEAD * sum(candidate.step_seconds for candidate in found) / len(found)
-    return step * (first * len(found) + second * min(SECOND_ROUND, len(found)))
+def _group(candidate: Candidate) -> tuple[str, int, int]:
+    """Candidates whose number of parameters says which is better."""
+    return candidate.family, candidate.form.side, candidate.detail
 
 
 def timed(candidate: Candidate, lesson: Lesson, seed: int, device: torch.device) -> Candidate:
@@ -264,20 +213,3 @@ def timed(candidate: Candidate, lesson: Lesson, seed: int, device: torch.device)
     module = fresh(space, space.largest(), seed, device)
     seconds = seconds_per_step(module, (few, image[0], image[1], image[2]), device, lesson.config.precision)
     return replace(candidate, step_seconds=seconds * batch / few)
-
-
-def _row(candidate: Candidate, number: int, steps: int, accuracy: float) -> dict[str, object]:
-    return {
-        "round": number,
-        "family": candidate.family,
-        "form": candidate.form.macro.name,
-        "widths": list(candidate.form.macro.widths),
-        "depth": candidate.form.macro.depth,
-        "resolution": candidate.space.resolutions[-1],
-        "space": candidate.space.id,
-        "key": candidate.space.largest().key,
-        "macs": candidate.macs,
-        "steps": steps,
-        "step_ms": round(1e3 * candidate.step_seconds, 2),
-        "val_accuracy": accuracy,
-    }

@@ -12,8 +12,9 @@ import torch.nn as nn
 from nas.architecture import Architecture, SearchSpace
 from nas.budget import Budget, Cost, share
 from nas.cli import planning
-from nas.cli.choosing import Choice, Wanted, candidates, choose, handful, seconds_of_rounds, sides
+from nas.cli.choosing import Wanted, candidates, handful, sides
 from nas.cli.clocking import by_the_clock
+from nas.cli.contest import Choice, choose, seconds_of_rounds
 from nas.cli.latency import check_named
 from nas.cli.planning import SUPERNET_TRIALS, TimePlan, parse_time
 from nas.cli.progress import log
@@ -50,7 +51,7 @@ ALONE_LR_BATCH = 128
 CROP_SHARE = 16
 LEAST_MULTIPLE = 0.1  # of widths: as narrow as they get
 # of --time, about what is left for the training of the delivered network
-LAST_TRAINING = 0.75
+LAST_TRAINING = 0.65
 # of the steps of the last training: at most so many for each short training
 CHOOSING_PART = 6
 # bf16 has to be so much faster than fp32 to be taken
@@ -145,9 +146,9 @@ def decide(question: Question) -> Decision:
     lesson = lesson_of(settings, question.data, precision)
     left = handful(found, wanted, lesson, (settings.seed, question.device), LAST_TRAINING * seconds)
     most = max(1, (_final_steps(question, shared) or 1) // CHOOSING_PART)
-    length = planning.CHOOSING * seconds or seconds_of_rounds(left, lesson, most)
+    length = sum(planning.CHOOSING) * seconds or seconds_of_rounds(left, lesson, most)
     log(f"choosing among {len(left)} networks by short trainings, about {planning.tell(length)}")
-    choice = choose(left, lesson, settings.seed, question.device, planning.CHOOSING * seconds, most)
+    choice = choose(left, lesson, settings.seed, question.device, seconds, most)
     _tell(choice, len(found), len(left))
     space = choice.candidate.with_room(wanted) if shared else choice.candidate.space
     return _planned(question, space, shared, choice.evidence, seconds)

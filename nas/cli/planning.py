@@ -15,8 +15,9 @@ from nas.errors import InvalidSetting
 from nas.rundir import RunDir
 from nas.training.speed import work_seconds
 
-# shares of --time
-CHOOSING, COMPARING, SUPERNET = 0.1, 0.08, 0.45
+# shares of --time; of the rounds of choosing each has one
+CHOOSING = (0.06, 0.05, 0.16)
+COMPARING, SUPERNET = 0.08, 0.45
 # seconds that export, verification and the report take after the trainings, and at most of --time
 CLOSING, MOST_CLOSING = 12.0, 0.15
 # augmentation, gradients' norm and the optimizer beside forward and backward
@@ -25,7 +26,7 @@ LEAST_STEPS = 20
 # of a step of the largest network: one of a network that it teaches
 TAUGHT = 1.4
 # images that one network sees in the rounds of choosing, and in a comparison of networks trained alone, without --time
-ROUNDS, COMPARED = (6_000, 18_000), 24_000
+ROUNDS, COMPARED = (6_000, 18_000, 72_000), 24_000
 SUPERNET_TRIALS, ALONE_TRIALS = 100, 6
 # passes over the data of the network that is delivered, without --time; of small data as many as make these steps
 FINAL_EPOCHS, FINAL_STEPS, MOST_FINAL_EPOCHS = 40, 1200, 80

@@ -1,0 +1,141 @@
+"""The contest of `--space auto`: candidates are trained in rounds, and the best one is chosen by its validation accuracy.
+
+Successive halving (Jamieson and Talwalkar 2016): all are trained for a moment, the best ones again for longer. What sees the
+image in full learns more slowly than what halves it early, and more in the end (docs/benchmarks.md), so that the best of either
+kind meet in a last round, which is longer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from nas.accuracy import standard_error
+from nas.cli.choosing import Candidate, timed
+from nas.cli.planning import CHOOSING, OVERHEAD, ROUNDS, steps_for
+from nas.cli.progress import bar
+from nas.evaluation.alone import AloneEvaluator, Lesson, some_of
+from nas.training.speed import work_seconds
+
+SECOND_ROUND = 4
+# times the error of the best candidate: one of another detail that has more is not tried again
+RIVAL = 1.3
+VALIDATION = 3000
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The candidate that was chosen, and the evidence: one row a candidate and round."""
+
+    candidate: Candidate
+    evidence: tuple[dict[str, object], ...]
+
+
+@dataclass(frozen=True)
+class Contest:
+    """The short trainings of candidates: what all of them have in common."""
+
+    lesson: Lesson
+    seed: int
+    device: torch.device
+
+    def train(self, candidate: Candidate, steps: int) -> tuple[Candidate, float]:
+        """The candidate with the seconds that a step took, and its validation accuracy."""
+        lesson = replace(self.lesson, config=replace(self.lesson.config, steps=steps))
+        began = work_seconds(self.device)
+        accuracy = AloneEvaluator(candidate.space, lesson, self.seed, self.device)(candidate.space.largest())["val_accuracy"]
+        return replace(candidate, step_seconds=(work_seconds(self.device) - began) / steps), accuracy
+
+
+def choose(
+    found: Sequence[Candidate],
+    lesson: Lesson,
+    seed: int,
+    device: torch.device,
+    seconds: float = 0.0,
+    most_steps: int = 1_000_000,
+) -> Choice:
+    """Train candidates in rounds, and choose the best one by its validation accuracy.
+
+    `seconds` is --time, of which each round has a part that its candidates share; 0 for lengths in images, each at most
+    `most_steps`. All are trained in the first round, the best four in the second, and in the last one the best one and the best
+    of another detail. Of candidates within a standard error of the best one, the one that gains most from the longer training
+    is chosen: the costlier and finer.
+    """
+    contest = Contest(replace(lesson, data=some_of(lesson.data, VALIDATION, seed)), seed, device)
+    left, rows = [timed(candidate, lesson, seed, device) for candidate in found], []
+    scores: dict[str, float] = {}
+    for number, (part, length, kept) in enumerate(zip(CHOOSING, steps_of_rounds(lesson, most_steps), KEPT, strict=True)):
+        left = kept(left, scores)
+        if number and len(left) < 2:
+            continue  # nothing to compare
+        with bar(f"choosing the space, round {number + 1}", len(left)) as shown:
+            for done, candidate in enumerate(left, 1):
+                steps = steps_for(part * seconds / len(left), candidate.step_seconds) if seconds else length
+                left[done - 1], scores[candidate.space.id] = contest.train(candidate, steps)
+                rows.append(_row(left[done - 1], number, steps, scores[candidate.space.id]))
+                shown.update(done, f"{candidate.family} {scores[candidate.space.id]:.1%} validation")
+    best = max(scores[c.space.id] for c in left)
+    error = standard_error(best, len(contest.lesson.data.val))
+    return Choice(max((c for c in left if scores[c.space.id] >= best - error), key=lambda c: c.macs * c.detail), tuple(rows))
+
+
+def _ranked(left: Sequence[Candidate], scores: Mapping[str, float]) -> list[Candidate]:
+    return sorted(left, key=lambda c: -scores.get(c.space.id, 0.0))
+
+
+def _semifinal(left: Sequence[Candidate], scores: Mapping[str, float]) -> list[Candidate]:
+    """The best few, among them one of another detail than the best one's."""
+    ranked = _ranked(left, scores)
+    first, others = ranked[: SECOND_ROUND - 1], _of_other_detail(ranked)
+    seen = ranked[0].detail
+    return [*first, others[0]] if others and all(c.detail == seen for c in first) else ranked[:SECOND_ROUND]
+
+
+def _final(left: Sequence[Candidate], scores: Mapping[str, float]) -> list[Candidate]:
+    """The best one, and the best of another detail unless it is clearly behind."""
+    ranked = _ranked(left, scores)
+    limit = RIVAL * (1.0 - scores[ranked[0].space.id])
+    return [ranked[0], *(c for c in _of_other_detail(ranked)[:1] if 1.0 - scores[c.space.id] <= limit)]
+
+
+def _of_other_detail(ranked: Sequence[Candidate]) -> list[Candidate]:
+    return [c for c in ranked if c.detail != ranked[0].detail]
+
+
+# who is trained in each round
+KEPT: tuple[Callable[[Sequence[Candidate], Mapping[str, float]], list[Candidate]], ...] = (_ranked, _semifinal, _final)
+
+
+def steps_of_rounds(lesson: Lesson, most: int) -> list[int]:
+    """Steps of a training in each round, where they are not given by a time."""
+    batch = min(lesson.config.batch_size, len(lesson.data.train))
+    return [min(most, math.ceil(images / batch)) for images in ROUNDS]
+
+
+def seconds_of_rounds(found: Sequence[Candidate], lesson: Lesson, most: int) -> float:
+    """About how long the rounds take where no time is given; networks of the later ones are taken to be average."""
+    step = OVERHEAD * sum(candidate.step_seconds for candidate in found) / len(found)
+    finalists = min(2, len({candidate.detail for candidate in found}))
+    trained = (len(found), min(SECOND_ROUND, len(found)), finalists if finalists > 1 else 0)
+    return step * sum(steps * networks for steps, networks in zip(steps_of_rounds(lesson, most), trained, strict=True))
+
+
+def _row(candidate: Candidate, number: int, steps: int, accuracy: float) -> dict[str, object]:
+    return {
+        "round": number,
+        "family": candidate.family,
+        "form": candidate.form.macro.name,
+        "widths": list(candidate.form.macro.widths),
+        "depth": candidate.form.macro.depth,
+        "resolution": candidate.space.resolutions[-1],
+        "space": candidate.space.id,
+        "key": candidate.space.largest().key,
+        "macs": candidate.macs,
+        "steps": steps,
+        "step_ms": round(1e3 * candidate.step_seconds, 2),
+        "val_accuracy": accuracy,
+    }
