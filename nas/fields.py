@@ -1,8 +1,8 @@
-"""What fields of the files of a run directory hold: numbers within bounds, names, and how records are made of them."""
+"""What fields of the files of a run directory hold: numbers within bounds, and names."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypedDict
+from typing import Annotated
 
 from msgspec import Meta
 
@@ -17,18 +17,3 @@ Key = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Option = bool | int | float | str
 Shape = tuple[Size, Size, Size]
 Metrics = dict[str, Number]
-
-
-def record(name: str, /, **fields: Any) -> Any:  # noqa: ANN401 - types
-    """The type of an object with these fields, each of which may be left away."""
-    return TypedDict(name, fields, total=False)  # type: ignore[operator]
-
-
-def whole(name: str, /, **fields: Any) -> Any:  # noqa: ANN401 - types
-    """The type of an object with these fields, all of which it must have."""
-    return TypedDict(name, fields)  # type: ignore[operator]
-
-
-def many(kind: Any) -> Any:  # noqa: ANN401 - types
-    """The type of a list of these."""
-    return list[kind]

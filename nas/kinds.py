@@ -7,12 +7,27 @@ field has to be there: runs of older versions, and runs that go on, lack this an
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
 import msgspec
 from msgspec import Meta
 
-from nas.fields import Count, Key, Metrics, Number, Option, Positive, Shape, Size, Time, many, record, whole
+from nas.fields import Count, Key, Metrics, Number, Option, Positive, Shape, Size, Time
+
+
+def record(name: str, /, **fields: Any) -> Any:  # noqa: ANN401 - types
+    """The type of an object with these fields, each of which may be left away."""
+    return TypedDict(name, fields, total=False)  # type: ignore[operator]
+
+
+def whole(name: str, /, **fields: Any) -> Any:  # noqa: ANN401 - types
+    """The type of an object with these fields, all of which it must have."""
+    return TypedDict(name, fields)  # type: ignore[operator]
+
+
+def many(kind: Any) -> Any:  # noqa: ANN401 - types
+    """The type of a list of these."""
+    return list[kind]
 
 
 class Metric(msgspec.Struct, forbid_unknown_fields=True):

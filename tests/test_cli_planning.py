@@ -45,7 +45,7 @@ def test_what_is_left_is_trained_and_the_end_is_kept_free():
     plan = TimePlan(180.0, False, None, 1, 10, None)
     clock = Clock(torch.device("cpu"))
     steps = steps_left(plan, clock, 0.01)
-    assert steps == pytest.approx((180 - planning.CLOSING) / (planning.OVERHEAD * 0.01), rel=0.01)
+    assert steps == pytest.approx((180 - planning.CLOSING) / 0.01, rel=0.01)
     assert steps_left(TimePlan(1.0, False, None, 1, 10, None), clock, 10.0) == planning.LEAST_STEPS
 
 

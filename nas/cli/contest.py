@@ -116,11 +116,13 @@ def steps_of_rounds(lesson: Lesson, most: int) -> list[int]:
     return [min(most, math.ceil(images / batch)) for images in ROUNDS]
 
 
-def seconds_of_rounds(found: Sequence[Candidate], lesson: Lesson, most: int) -> float:
-    """About how long the rounds take where no time is given; networks of the later ones are taken to be average."""
+def seconds_of_rounds(found: Sequence[Candidate], lesson: Lesson, most: int, seconds: float) -> float:
+    """About how long the rounds take at most, of --time or without it; networks of the later ones are taken to be average."""
+    finalists = 2 if len({candidate.detail for candidate in found}) > 1 else 0
+    trained = (len(found), min(SECOND_ROUND, len(found)), finalists)
+    if seconds:
+        return sum(part * seconds for part, networks in zip(CHOOSING, trained, strict=True) if networks > 1 or len(found) == 1)
     step = OVERHEAD * sum(candidate.step_seconds for candidate in found) / len(found)
-    finalists = min(2, len({candidate.detail for candidate in found}))
-    trained = (len(found), min(SECOND_ROUND, len(found)), finalists if finalists > 1 else 0)
     return step * sum(steps * networks for steps, networks in zip(steps_of_rounds(lesson, most), trained, strict=True))
 
 

@@ -146,7 +146,7 @@ def decide(question: Question) -> Decision:
     lesson = lesson_of(settings, question.data, precision)
     left = handful(found, wanted, lesson, (settings.seed, question.device), LAST_TRAINING * seconds)
     most = max(1, (_final_steps(question, shared) or 1) // CHOOSING_PART)
-    length = sum(planning.CHOOSING) * seconds or seconds_of_rounds(left, lesson, most)
+    length = seconds_of_rounds(left, lesson, most, seconds)
     log(f"choosing among {len(left)} networks by short trainings, about {planning.tell(length)}")
     choice = choose(left, lesson, settings.seed, question.device, seconds, most)
     _tell(choice, len(found), len(left))

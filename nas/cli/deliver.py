@@ -28,6 +28,7 @@ from nas.cli.stages import Course, alone, fit
 from nas.cost.recount import recount
 from nas.errors import InfeasibleBudget
 from nas.evaluation import NetworkEvaluator
+from nas.evaluation.alone import Lesson
 from nas.evaluation.answers import answers_of
 from nas.evaluation.supernet import accuracy, calibrate, resolution_of
 from nas.latency.machine import device_name
@@ -39,7 +40,7 @@ from nas.search.problem import VAL_ACCURACY
 from nas.search.select import best, cheaper, front, least_excess
 from nas.training.loop import Checkpoints, Objective
 from nas.training.objectives import Distillation, at_resolution, classification, distillation
-from nas.training.speed import seconds_per_step
+from nas.training.speed import seconds_of_training
 from nas.trial import Trial, dominates, shortfall
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def deliver(job: Job, run: RunDir, evaluator: NetworkEvaluator, trials: Sequence
     """Write and verify best/, and return the summary. Test data are read here, once."""
     trial, nondominated = _chosen(job, trials)
     folder = run.path / BEST
-    steps = _plan_training(job, run, trial.architecture, clock)
+    steps = _plan_training(job, run, evaluator, trial, clock)
     with clock.stage(run, TRAINING, steps):
         handed, verdict = hand_over(job, run, evaluator, trial, folder, Checkpoints(run, "finetune"))
     summary = {
@@ -74,13 +75,12 @@ def deliver(job: Job, run: RunDir, evaluator: NetworkEvaluator, trials: Sequence
     return summary
 
 
-def _plan_training(job: Job, run: RunDir, arch: Architecture, clock: Clock) -> int:
+def _plan_training(job: Job, run: RunDir, evaluator: NetworkEvaluator, trial: Trial, clock: Clock) -> int:
     """Decide once how long the delivered network is trained where the time that is left decides, and note it in the run."""
     steps = final_steps(job, run)
     if steps is None:
-        lesson = job.lesson
-        shape = lesson.shape(resolution_of(arch))
-        per_step = seconds_per_step(alone(job).plain(arch), shape, job.device, lesson.config.precision)
+        module, objective, lesson = _untrained(job, evaluator, trial)
+        per_step = seconds_of_training(module, objective, lesson.data, lesson.augmentation, lesson.config)
         steps = steps_left(job.plan, clock, per_step)
         record(run, planned(TRAINING), 0.0, steps)
     return steps
@@ -163,15 +163,8 @@ def _trained(
     arch, steps = trial.architecture, final_steps(job, run)
     if not steps:
         return evaluator.deliver(arch), {VAL_ACCURACY: trial.scores[VAL_ACCURACY]}
-    lesson = with_steps(job.lesson, steps)
-    if not job.plan.shared:
-        module = alone(job).plain(arch)
-        objective = classification(at_resolution(module, resolution_of(arch)), lesson.smoothing)
-    else:
-        module = evaluator.deliver(arch)
-        lesson = replace(lesson, config=replace(lesson.config, lr=FINETUNE_LR * job.training.lr))
-        objective = _taught(job, evaluator, trial, module)
-    fit(TRAINING, module, objective, Course(job.data, lesson.augmentation, lesson.config), checkpoints)
+    module, objective, lesson = _untrained(job, evaluator, trial)
+    fit(TRAINING, module, objective, Course(job.data, lesson.augmentation, with_steps(lesson, steps).config), checkpoints)
     calibrate(module, job.data, resolution_of(arch), job.settings.seed)
     reached = accuracy(module, job.data.val, job.data, resolution_of(arch))
     searched = trial.scores[VAL_ACCURACY]
@@ -179,6 +172,17 @@ def _trained(
         return module, {VAL_ACCURACY: reached}
     log(f"training it alone made it worse ({reached:.2%} validation): the network is delivered as it was searched")
     return evaluator.deliver(arch), {VAL_ACCURACY: searched}
+
+
+def _untrained(job: Job, evaluator: NetworkEvaluator, trial: Trial) -> tuple[nn.Module, Objective, Lesson]:
+    """The network that is delivered, before it is trained to its end, with the objective and the lesson of that training."""
+    arch, lesson = trial.architecture, job.lesson
+    if not job.plan.shared:
+        module = alone(job).plain(arch)
+        return module, classification(at_resolution(module, resolution_of(arch)), lesson.smoothing), lesson
+    module = evaluator.deliver(arch)
+    lesson = replace(lesson, config=replace(lesson.config, lr=FINETUNE_LR * job.training.lr))
+    return module, _taught(job, evaluator, trial, module), lesson
 
 
 def _taught(job: Job, evaluator: NetworkEvaluator, trial: Trial, module: nn.Module) -> Objective:

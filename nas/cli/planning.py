@@ -20,7 +20,7 @@ CHOOSING = (0.06, 0.05, 0.16)
 COMPARING, SUPERNET = 0.08, 0.45
 # seconds that export, verification and the report take after the trainings, and at most of --time
 CLOSING, MOST_CLOSING = 12.0, 0.15
-# augmentation, gradients' norm and the optimizer beside forward and backward
+# in estimates: augmentation, gradients' norm and the optimizer beside forward and backward
 OVERHEAD = 1.22
 LEAST_STEPS = 20
 # of a step of the largest network: one of a network that it teaches
@@ -148,9 +148,9 @@ def planned(stage: str) -> str:
 
 
 def steps_left(plan: TimePlan, clock: Clock, per_step: float) -> int:
-    """Steps of the last training that the rest of --time allows, at least LEAST_STEPS."""
+    """Steps of the last training that the rest of --time allows, at least LEAST_STEPS; a whole step takes `per_step`."""
     closing = min(CLOSING, MOST_CLOSING * plan.seconds)
-    return max(LEAST_STEPS, int((plan.seconds - closing - clock.elapsed()) / (OVERHEAD * per_step)))
+    return max(LEAST_STEPS, int((plan.seconds - closing - clock.elapsed()) / per_step))
 
 
 def tell(seconds: float) -> str:

@@ -1,18 +1,23 @@
-"""What a training step costs in time, measured before the training is planned."""
+"""What a training step costs in time, measured before a training is planned."""
 
 from __future__ import annotations
 
 import statistics
 import time
+from dataclasses import replace
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from nas.data.augment import Augmentation
+from nas.data.dataset import Dataset
 from nas.torch_seeding import generator
-from nas.training.loop import autocast
+from nas.training.loop import Checkpoints, Objective, TrainConfig, autocast, train
 
 STEPS = 3
+# of a whole training step: more of them, for data and augmentation differ from step to step
+WHOLE_STEPS = 8
 # what processors multiply bf16 with: a training step took 0.54 (AMX) and 0.61 (AVX-512) of the time in fp32 with them
 NATIVE_BF16 = ("amx_bf16", "avx512_bf16")
 
@@ -52,4 +57,19 @@ def seconds_per_step(
         loss.backward()
         module.zero_grad(set_to_none=True)
         times.append(work_seconds(device) - start)
+    return statistics.median(times[1:])
+
+
+def seconds_of_training(
+    module: nn.Module, objective: Objective, data: Dataset, augmentation: Augmentation, config: TrainConfig
+) -> float:
+    """Median seconds of a step of the training loop with all that belongs to it; afterwards `module` is as it was."""
+    device = next(module.parameters()).device
+    kept = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    times, start = [], work_seconds(device)
+    for _ in train(module, objective, data, augmentation, replace(config, steps=WHOLE_STEPS), Checkpoints()):
+        now = work_seconds(device)
+        times.append(now - start)
+        start = now
+    module.load_state_dict(kept)
     return statistics.median(times[1:])
