@@ -132,7 +132,7 @@ def test_time_is_planned_and_recorded(folder):
     config, summary = RunDir.read(Path("r")).config, json.loads(Path("r/summary.json").read_text())
     assert config["plan"]["seconds"] == 4.0 and not config["plan"]["shared"] and config["plan"]["final_steps"] is None
     assert set(summary["time"]) >= {"training the delivered network"}
-    assert "plan (--time 4 s)" in result.stderr and "networks by short trainings, about 0 s" in result.stderr
+    assert "plan (--time 4 s)" in result.stderr and "networks by short trainings, about 1 s" in result.stderr
     assert len(RunDir.read(Path("r")).trials()) == 1
     best = summary["best"]
     assert [row["key"] for row in summary["front"]] == [best["key"]]
