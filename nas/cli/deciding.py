@@ -236,7 +236,7 @@ def _planned(
     trials = settings.trials or (SUPERNET_TRIALS if shared else planning.ALONE_TRIALS)
     compared, supernet = max(1, planning.COMPARED // batch), None
     step = seconds_per_step(module, shape, question.device, precision)
-    relative = _supernet_step(question, space) if shared else 0.0
+    relative = planning.OVERHEAD * _supernet_step(question, space) if shared else 0.0
     if seconds:
         if not settings.trials:
             trials = SUPERNET_TRIALS // 2 if shared else 1
@@ -260,12 +260,12 @@ def _supernet_step(question: Question, space: SearchSpace) -> float:
 
 
 def _final_steps(question: Question, shared: bool) -> int:
-    """Steps of training the delivered network: as asked for, else as long as the supernet's, else by the size of the data."""
+    """Steps of training the delivered network: as asked for, as long as the supernet's, or by the size of the data."""
     settings, data = question.settings, question.data
     batch = min(batch_size_of(settings, data), len(data.train))
     epochs = settings.finetune_epochs
     if epochs is None:
-        epochs = settings.epochs or (planning.supernet_epochs(data, batch) if shared else planning.final_epochs(data, batch))
+        epochs = settings.epochs or planning.final_epochs(data, batch, shared)
     return epochs * max(1, len(data.train) // batch)
 
 
