@@ -67,11 +67,11 @@ def main() -> None:
     rng, total, different = random.Random(asked.seed), 0, 0
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
-        _write_data(home)
+        write_data(home)
         for command in asked.only:
-            kills, differences = _compared(home, command, -(-asked.kills // len(asked.only)), rng)
-            print(f"{command:10} {kills:3} kills, {len(differences)} differences {'; '.join(differences[:3])}", flush=True)
-            total, different = total + kills, different + len(differences)
+            kills, found = _compared(home, command, -(-asked.kills // len(asked.only)), rng)
+            print(f"{command:10} {kills:3} kills, {len(found)} differences {'; '.join(found[:3])}", flush=True)
+            total, different = total + kills, different + len(found)
     print(json.dumps({"kills": total, "differences": different}))
 
 
@@ -80,14 +80,14 @@ def _compared(home: Path, command: str, kills: int, rng: random.Random) -> tuple
     start = time.monotonic()
     whole = home / f"{command}-whole"
     assert _run(home, COMMANDS[command], "--out", str(whole)).wait() in (0, 4), f"{command} does not end by itself"
-    usual, done, differences = time.monotonic() - start, 0, list[str]()
+    usual, done, found = time.monotonic() - start, 0, list[str]()
     for number in range(kills):
         if done >= kills:
             break
         killed = home / f"{command}-{number}"
         done += _killed_until_done(home, command, killed, lambda: rng.uniform(0.1, 1.1 * usual), kills - done)
-        differences += [f"{killed.name}: {text}" for text in _differences(whole, killed)]
-    return done, differences
+        found += [f"{killed.name}: {text}" for text in differences(whole, killed)]
+    return done, found
 
 
 def _killed_until_done(home: Path, command: str, out: Path, moment: Any, most: int) -> int:  # noqa: ANN401 - a function
@@ -113,7 +113,7 @@ def _run(home: Path, args: Sequence[str], *more: str) -> subprocess.Popen[bytes]
     return subprocess.Popen(command, cwd=home, env=env, stdout=quiet, stderr=quiet, start_new_session=True)
 
 
-def _differences(whole: Path, killed: Path) -> Iterator[str]:
+def differences(whole: Path, killed: Path) -> Iterator[str]:
     """Files that only one run has, and records that differ."""
     ours, theirs = ({str(p.relative_to(run)) for p in run.rglob("*") if p.is_file()} for run in (whole, killed))
     yield from (f"{name} is in one of both" for name in sorted(ours ^ theirs) if not _is_numbered(name))
@@ -151,7 +151,8 @@ def _is_time(value: object) -> bool:
     return isinstance(value, dict) and value.get("unit") == "ms"
 
 
-def _write_data(home: Path) -> None:
+def write_data(home: Path) -> None:
+    """The images and the recipe that the commands read."""
     import numpy as np  # only here
 
     rng = np.random.default_rng(0)
