@@ -2,10 +2,10 @@
 
     python -m benchmarks.exhausted
 
-A command runs in a file system of a fixed size (a tmpfs; needs root on Linux), at sizes below what its run directory takes; then
-the file system is made larger, and the run is resumed to its end. Likewise with less memory than it needs (RLIMIT_DATA). A fault
-is another exit status, more than one line of error, a traceback, a run that cannot be resumed, or one that ends with other
-networks than an uninterrupted one. Prints a row for each command and one JSON line.
+A command runs in a file system of a fixed size (a tmpfs; needs root on Linux), at sizes below what its run directory takes;
+then the file system is made larger, and the run is resumed to its end. Likewise with less memory than it needs (RLIMIT_DATA).
+A fault is another exit status, more than one line of error, a traceback, a run that cannot be resumed, or one that ends with
+other networks than an uninterrupted one. Prints a row for each command and one JSON line.
 """
 
 from __future__ import annotations
