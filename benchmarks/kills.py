@@ -35,7 +35,10 @@ precision = "w8a8"
 """
 FLAGS = ("--data", "npz:images.npz", "--device", "cpu", "--threads", "1")
 COMMANDS = {
-    "search": ("search", "--budget", "300kFLOPs", "--space", "resnet", "--epochs", "2", "--trials", "8", *FLAGS),
+    "search": (
+        *("search", "--budget", "300kFLOPs", "--space", "resnet", "--epochs", "2", "--trials", "8"),
+        *("--train-precision", "fp32", *FLAGS),  # by itself the faster one is taken, as measured
+    ),
     "prune": ("prune", "cifar-resnet20", "--sweep", "50,70%", "--finetune-epochs", "1", *FLAGS),
     "quantize": ("quantize", "cifar-resnet20", "--method", "qat", "--finetune-epochs", "1", *FLAGS),
     "compress": ("compress", "--recipe", "recipe.toml"),
@@ -53,8 +56,13 @@ TIMES = (
     "timed",
     "measured_ms",
     "predicted_ms",
+    "estimate",
+    "step_ms",
+    "time",
 )
 KINDS = (".json", ".jsonl")
+# how long the processes of a run took, a line each
+OF_TIMES = "time.jsonl"
 
 
 def main() -> None:
@@ -134,7 +142,7 @@ def _is_numbered(name: str) -> bool:
 def _plain(run: Path, name: str) -> Any:  # noqa: ANN401 - JSON
     """The records of a file without times and paths; of checkpoints nothing, for their numbers are those of files."""
     text = (run / name).read_text().replace(str(run), "RUN")
-    if "checkpoint" in name:
+    if "checkpoint" in name or name.endswith(OF_TIMES):
         return None
     values = [json.loads(line) for line in text.splitlines()] if name.endswith("l") else json.loads(text)
     return _without_times(values)
