@@ -41,7 +41,7 @@ DEPTHWISE, DENSE = "depthwise", "dense"
 EXPANSION = 3  # of inverted residuals
 _four_stages = partial(Macro, early_stride=True, halving=(0, 1, 2, 3), stem=24)
 _three_stages = partial(Macro, (32, 48, 96), early_stride=True, halving=(0, 2, 1), stem=16)
-_full_resolution = partial(Macro, depth=2, stem=16)
+_full_resolution = partial(Macro, stem=16)
 MACROS = (
     _four_stages((48, 96, 192, 384), depth=4, name="four stages, deep"),
     _four_stages((32, 64, 128, 256), depth=2, name="four stages"),
@@ -49,8 +49,9 @@ MACROS = (
     _three_stages(depth=3, name="three stages, deep"),
     _three_stages(depth=2, name="three stages"),
     _three_stages(depth=1, name="three stages, shallow"),
-    _full_resolution((32, 64, 128, 256), halving=(0, 1, 2, 3), name="four stages, full resolution"),
-    _full_resolution((32, 64, 128), halving=(0, 1, 2), name="three stages, full resolution"),
+    _full_resolution((32, 64, 128, 256), depth=2, halving=(0, 1, 2, 3), name="four stages, full resolution"),
+    _full_resolution((32, 64, 128, 256), depth=1, halving=(0, 1, 2, 3), name="four stages, full resolution, shallow"),
+    _full_resolution((32, 64, 128), depth=2, halving=(0, 1, 2), name="three stages, full resolution"),
     _full_resolution((16, 32, 64), depth=1, halving=(0, 1, 2), name="three stages, full resolution, shallow"),
     Macro((16, 32), depth=1, early_stride=True, halving=(0, 1), stem=8, name="two stages, narrow", least=8),
 )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from compress.quantize import memory
 from compress.quantize.memory import images_at_once, live_bytes
+from compress.quantize.passes import Passes
 from compress.quantize.race import FEWEST, Runner, winner
 from nas.cli.quantizing import job
 from nas.data.load import DataConfig, load
@@ -39,6 +40,34 @@ def test_of_equal_ones_the_first_wins_at_once():
     asked: list[list[int]] = [[], []]
     assert winner([runner(0.0, asked[0]), runner(0.0, asked[1])], len(NOISE)) == 0
     assert asked == [list(range(FEWEST // 16)), list(range(FEWEST // 16))]
+
+
+def counted(told: list[tuple[int, int]], runners: int) -> tuple[Passes, list[Runner]]:
+    """Passes that expect so many runners, of which the first is clearly the best."""
+    passes = Passes(lambda made, most: told.append((made, most)))
+    passes.expect(runners * len(NOISE))
+
+    def runner(shift: float) -> Runner:
+        def loss(number: int) -> Tensor:
+            passes.made()
+            return NOISE[number] + shift
+
+        return Runner(loss)
+
+    return passes, [runner(shift) for shift in range(runners)]
+
+
+@pytest.mark.parametrize("runners", [1, 2, 5])
+def test_passes_that_are_left_fall_to_none_as_runners_drop_out(runners):
+    told: list[tuple[int, int]] = []
+    passes, entered = counted(told, runners)
+    assert winner(entered, len(NOISE), passes) == 0
+    assert [made for made, _ in told] == list(range(1, len(told) + 1))
+    assert told[0] == (1, runners * len(NOISE))
+    totals = [most for _, most in told]
+    assert totals == sorted(totals, reverse=True)
+    passes.made()  # nothing was left
+    assert told[-1] == (len(told), len(told)) and sum(len(r.known) for r in entered) == len(told) - 1
 
 
 def test_what_is_not_known_is_judged_on_all_images():

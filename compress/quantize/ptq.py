@@ -17,6 +17,7 @@ from compress.quantize.equalization import equalized
 from compress.quantize.formats import FORMATS
 from compress.quantize.graph import Network
 from compress.quantize.memory import images_at_once
+from compress.quantize.passes import Passes
 from compress.quantize.race import Runner, winner
 from compress.quantize.ranges import CALIBRATIONS, histograms
 from compress.quantize.scheme import Scheme
@@ -60,6 +61,7 @@ class Judge:
 
     batches: Sequence[Tensor]
     network: nn.Module
+    passes: Passes = field(default_factory=Passes)
     known: dict[int, Tensor] = field(default_factory=dict)
 
     def wanted(self, number: int) -> Tensor:
@@ -73,6 +75,7 @@ class Judge:
         """Kullback-Leibler divergence of the class probabilities of `module` from those in fp32, by image of a batch, (N,)."""
         with torch.no_grad():
             found = module(self.batches[number]).log_softmax(1)
+        self.passes.made()
         return F.kl_div(found, self.wanted(number), log_target=True, reduction="none").sum(1)
 
     def error(self, module: nn.Module) -> float:
@@ -88,14 +91,16 @@ def judge_of(network: Network, batches: Sequence[Tensor]) -> Judge:
     return judge
 
 
-def quantize(network: Network, scheme: Scheme, batches: Sequence[Tensor], config: PtqConfig) -> Quantized:
+def quantize(
+    network: Network, scheme: Scheme, batches: Sequence[Tensor], config: PtqConfig, passes: Passes | None = None
+) -> Quantized:
     """Quantize after training on images, `batches` of (N, C, H, W): at least one; of several, every other one judges.
 
     Whatever is clearly worse than another choice, or no better, is judged on the first images alone, and what is chosen on as
-    many as its error takes to be known.
+    many as its error takes to be known. `passes` are told how far it is.
     """
     assert batches, "ranges are calibrated on images"
-    judge = Judge(batches[1::2] or batches, network.module)
+    judge = Judge(batches[1::2] or batches, network.module, passes or Passes())
     networks = [network]
     if config.equalize:
         equal = equalized(network)
@@ -106,7 +111,8 @@ def quantize(network: Network, scheme: Scheme, batches: Sequence[Tensor], config
         module = copy.deepcopy(best.module)
         correct_biases(module, best.network, _some(best.network, batches[::2]))
         runners = [runner, _runner(judge, module)]
-        if winner(runners, len(judge.batches)):
+        judge.passes.expect(2 * len(judge.batches) - len(runner.known))
+        if winner(runners, len(judge.batches), judge.passes):
             best = replace(best, module=module, corrected=True, error=runners[1].told(len(judge.batches)))
     return best
 
@@ -120,14 +126,15 @@ def _calibrated(
     """
     names = list(CALIBRATIONS) if config.calibration == AUTO else [config.calibration]
     choices, runners = [], []
+    judge.passes.expect(len(networks) * (len(batches) + len(names) * len(judge.batches)))
     for network in networks:
-        seen, module = histograms(network, batches), simulated(network, scheme).eval()
+        seen, module = histograms(network, batches, judge.passes), simulated(network, scheme).eval()
         levels = {point: 1 << min(16, FORMATS[scheme.of_point(network, point)].bits) for point in network.points}
         for name in names:
             ranges = {point: CALIBRATIONS[name](seen[point], levels[point]) for point in network.points}
             choices.append((network, module, name, ranges))
             runners.append(_runner(judge, module, partial(set_ranges, module, network, ranges)))
-    best = winner(runners, len(judge.batches))
+    best = winner(runners, len(judge.batches), judge.passes)
     error = runners[best].told(len(judge.batches))
     network, module, name, ranges = choices[best]
     set_ranges(module, network, ranges)

@@ -9,6 +9,8 @@ from math import sqrt
 import torch
 from torch import Tensor
 
+from compress.quantize.passes import Passes
+
 # images before anybody is left out, how many standard errors of the paired difference are clear, and which part of the
 # best one's loss is no difference
 FEWEST, CLEAR, ALIKE = 32, 3.0, 0.05
@@ -42,18 +44,21 @@ class Runner:
         return float(torch.cat(self.known).mean())
 
 
-def winner(runners: Sequence[Runner], batches: int) -> int:
+def winner(runners: Sequence[Runner], batches: int, passes: Passes | None = None) -> int:
     """The place of the runner of the least mean loss over so many batches, of equal ones the first.
 
     After each batch those are left out that are clearly behind the best one, or clearly no better; where one is left, it has
-    won.
+    won. `passes`, which expect every runner to judge all batches, are told of those that need not.
     """
+    passes = passes or Passes()
     alive, best = list(range(len(runners))), 0
     for seen in range(1, batches + 1):
         losses = {place: runners[place].losses(seen) for place in alive}
         best = min(alive, key=lambda place: float(losses[place].mean()))
         alive = [place for place in alive if place == best or not _is_out(losses[place], losses[best])]
-        if len(alive) == 1:
+        left = len(alive) if len(alive) > 1 else 0
+        passes.expect((left - len(losses)) * (batches - seen))
+        if not left:
             break
     return best
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from compress.quantize.graph import Network, Node
+from compress.quantize.passes import Passes
 from nas.errors import InvalidSetting
 
 BINS, FINER = 2048, 4
@@ -64,7 +65,7 @@ def entropy(seen: Histogram, levels: int) -> tuple[float, float]:
 CALIBRATIONS: Mapping[str, Calibrate] = {"min-max": min_max, "percentile": percentile, "mse": mse, "entropy": entropy}
 
 
-def histograms(network: Network, batches: Iterable[Tensor]) -> dict[str, Histogram]:
+def histograms(network: Network, batches: Iterable[Tensor], passes: Passes | None = None) -> dict[str, Histogram]:
     """Run images (N, C, H, W) through `network` once, and count the values of its points in BINS bins between their extremes.
 
     Where a later batch goes beyond the extremes of those before it, what was counted moves to the nearest of the new bins; the
@@ -73,6 +74,8 @@ def histograms(network: Network, batches: Iterable[Tensor]) -> dict[str, Histogr
     counts = _Counts(network)
     for x in batches:
         counts.run(x)
+        if passes:
+            passes.made()
     return {name: counts.found(name) for name in network.points}
 
 

@@ -20,8 +20,8 @@ PLAIN_SECONDS = 15.0
 class Bar(Protocol):
     """Shows how far a piece of work is."""
 
-    def update(self, done: int, note: str = "") -> None:
-        """Say that `done` units are done."""
+    def update(self, done: int, note: str = "", total: int | None = None) -> None:
+        """Say that `done` units are done, of `total` where that is another number now."""
 
 
 class PlainBar:
@@ -32,8 +32,9 @@ class PlainBar:
         self._start = self._shown = time.monotonic()
         self._first: int | None = None
 
-    def update(self, done: int, note: str = "") -> None:
+    def update(self, done: int, note: str = "", total: int | None = None) -> None:
         """Print if it is time to; the rate counts from the first unit of this process."""
+        self.total = self.total if total is None else total
         now = time.monotonic()
         if self._first is None:
             self._first = max(0, done - 1)
@@ -61,11 +62,13 @@ class RichBar:
     def __init__(self, progress: Progress, task: TaskID) -> None:
         self._progress, self._task, self._started = progress, task, False
 
-    def update(self, done: int, note: str = "") -> None:
+    def update(self, done: int, note: str = "", total: int | None = None) -> None:
         """Move the bar; rate and time left count from the first unit of this process."""
         if not self._started:
             self._started = True
             self._progress.reset(self._task, completed=max(0, done - 1))
+        if total is not None:
+            self._progress.update(self._task, total=total)
         rate = self._progress.tasks[0].speed
         self._progress.update(self._task, completed=done, note=note, rate=f"{rounded(rate)}/s" if rate else "")
 

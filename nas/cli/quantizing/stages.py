@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from compress.quantize.bits import cost_of, mixed
 from compress.quantize.convert import converted
 from compress.quantize.formats import FLOAT, FORMATS, INT8
+from compress.quantize.passes import Passes
 from compress.quantize.ptq import quantize
 from compress.quantize.saved import about_of, load_simulated, points_of, read_about, save_simulated, scheme_of
 from compress.quantize.scheme import Scheme, kept_layers, read_precision, uniform
@@ -21,7 +22,7 @@ from nas.architecture import Architecture
 from nas.budget import Cost, format_value
 from nas.cli.existing import trial_of
 from nas.cli.memory import give_freed_memory_back
-from nas.cli.progress import log
+from nas.cli.progress import bar, log
 from nas.cli.quantizing.clock import Clock
 from nas.cli.quantizing.job import MIXED, QuantizeJob, calibration_images
 from nas.cli.stages import Course, fit
@@ -91,7 +92,9 @@ def _ptq_trial(job: QuantizeJob, run: RunDir, clock: Clock) -> Trial:
     log(f"calibrating on {sum(map(len, images))} images{'' if job.data is not None else ' of noise'}")
     scheme, losses = _scheme(job, images, clock)
     give_freed_memory_back()
-    found = quantize(job.network, scheme, images, job.ptq)
+    with bar("calibrating, at most", len(images)) as shown:
+        passes = Passes(lambda made, most: shown.update(made, total=most))
+        found = quantize(job.network, scheme, images, job.ptq, passes)
     log(
         f"ranges by {found.calibration}, {'equalized' if found.equalized else 'not equalized'}, "
         f"{'biases corrected' if found.corrected else 'biases as they were'}: output divergence {found.error:.3g}"
