@@ -4,17 +4,25 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from test_cli import error_of, run, save_npz
 
 from nas.cli.baselines import beside, joined
+from nas.cli.deciding import CHOSEN
 from nas.cli.deliver import unbeaten
+from nas.cli.stages import fit
 from nas.errors import InfeasibleBudget
 from nas.report.contents import read_contents
 from nas.report.explorer import explore
 from nas.report.page import report_html
 from nas.rundir import RunDir
+from nas.weights import from_bytes
 
 PLAIN = ["--budget", "300kFLOPs", "--finetune-epochs", "2", "--data", "npz:tiny.npz"]
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
 
 
 @pytest.fixture
@@ -36,6 +44,28 @@ def test_a_baseline_is_delivered_verified_and_extracted_like_a_search(folder):
     assert run("verify", "plain").exit_code == 0
     assert run("report", "plain").exit_code == 0
     assert "--family 'vgg' is not known; choose one of auto, cnn" in error_of("baseline", *PLAIN, "--family", "vgg")
+
+
+def test_the_last_training_goes_on_from_the_short_ones_also_after_an_interruption(folder, monkeypatch):
+    fixed = [*PLAIN, "--family", "cnn", "--train-precision", "fp32"]
+    assert run("baseline", *fixed, "--out", "whole").exit_code == 0
+    with monkeypatch.context() as patched:
+        patched.setattr("nas.cli.deliver.fit", interrupted)
+        assert run("baseline", *fixed, "--out", "killed").exit_code == 130
+    begun = RunDir.read(Path("killed")).load_checkpoint(CHOSEN)
+    assert begun and begun[0] == RunDir.read(Path("whole")).load_checkpoint(CHOSEN)[0]
+    starts = []
+
+    def watched(label, module, *rest):
+        starts.append({name: tensor.clone() for name, tensor in module.state_dict().items()})
+        fit(label, module, *rest)
+
+    monkeypatch.setattr("nas.cli.deliver.fit", watched)
+    assert run("baseline", "--resume", "--out", "killed").exit_code == 0
+    weights = from_bytes(begun[0])
+    assert len(starts) == 1 and all(torch.equal(tensor, weights[name]) for name, tensor in starts[0].items())
+    ends = [Path(name, "best/model.safetensors").read_bytes() for name in ("whole", "killed")]
+    assert ends[0] == ends[1]
 
 
 def test_a_search_with_a_baseline_says_which_won_and_delivers_it(folder):

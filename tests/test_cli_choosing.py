@@ -14,7 +14,8 @@ from nas.cli.contest import Contest, choose
 from nas.cost.counting import count
 from nas.data.augment import Augmentation
 from nas.data.dataset import ArraySplit, Dataset
-from nas.evaluation.alone import AloneEvaluator, Lesson, fresh, some_of
+from nas.evaluation.alone import AloneEvaluator, Lesson, fresh, some_of, teach
+from nas.seeding import derive
 from nas.training.loop import TrainConfig
 from search_spaces import SPACES
 from search_spaces.convnet import ConvNetOptions
@@ -165,6 +166,17 @@ def test_the_one_that_learns_is_chosen_and_evidence_is_kept():
     assert last[choice.candidate.space.id] >= max(last.values()) - 0.05
 
 
+def test_the_weights_of_the_chosen_one_are_those_of_its_short_trainings_one_after_another():
+    found = candidates(CONVNET, wanted(DataShape(1, 12, 2), ("1MFLOPs",), CONVNET))
+    choice = choose(found, lesson(), 0, CPU, most_steps=4)
+    space = choice.candidate.space
+    module = fresh(space, space.largest(), 0, CPU)
+    for row in (row for row in choice.evidence if row["space"] == space.id):
+        own = lesson(row["steps"])
+        teach(module, replace(own, config=replace(own.config, seed=derive(0, "round", row["round"]))), 12, 0)
+    assert all(torch.equal(tensor, choice.candidate.weights[name]) for name, tensor in module.state_dict().items())
+
+
 @pytest.fixture
 def told(monkeypatch):
     """Trainings that end with the accuracies that a test names, by detail and number of the training of that network."""
@@ -172,7 +184,7 @@ def told(monkeypatch):
     def tell(accuracies):
         trained = []
 
-        def train(contest, candidate, steps):
+        def train(contest, candidate, number, steps):
             trained.append((candidate.space.id, candidate.detail, steps))
             times = sum(space == candidate.space.id for space, *_ in trained)
             return replace(candidate, step_seconds=0.01), accuracies[candidate.detail][times - 1]

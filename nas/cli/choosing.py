@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from nas.architecture import SearchSpace
 from nas.budget import Budget, check
@@ -99,7 +100,8 @@ class Form:
 class Candidate:
     """A space whose largest network meets the budgets, with what that costs; `suits` where its widths are reasonable.
 
-    `step_seconds` is a training step of that network, 0 as long as it was not timed.
+    `step_seconds` is a training step of that network, 0 as long as it was not timed; `weights` are those of its last short
+    training.
     """
 
     form: Form
@@ -108,6 +110,7 @@ class Candidate:
     cost: Mapping[str, float]
     suits: bool = True
     step_seconds: float = field(default=0.0, compare=False)
+    weights: Mapping[str, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def family(self) -> str:

@@ -1,6 +1,6 @@
 """The contest of `--space auto`: candidates are trained in rounds, and the best one is chosen by its validation accuracy.
 
-Successive halving (Jamieson and Talwalkar 2016): all are trained for a moment, the best ones again for longer. What sees the
+Successive halving (Jamieson and Talwalkar 2016): all are trained for a moment, the best ones go on for longer. What sees the
 image in full learns more slowly than what halves it early, and more in the end (docs/benchmarks.md), so that the best of either
 kind meet in a last round, which is longer.
 """
@@ -17,7 +17,9 @@ from nas.accuracy import standard_error
 from nas.cli.choosing import Candidate, timed
 from nas.cli.planning import CHOOSING, OVERHEAD, ROUNDS, steps_for
 from nas.cli.progress import bar
-from nas.evaluation.alone import AloneEvaluator, Lesson, some_of
+from nas.evaluation.alone import Lesson, fresh, some_of, teach
+from nas.evaluation.supernet import accuracy, resolution_of
+from nas.seeding import derive
 from nas.training.speed import work_seconds
 
 SECOND_ROUND = 4
@@ -42,12 +44,21 @@ class Contest:
     seed: int
     device: torch.device
 
-    def train(self, candidate: Candidate, steps: int) -> tuple[Candidate, float]:
-        """The candidate with the seconds that a step took, and its validation accuracy."""
-        lesson = replace(self.lesson, config=replace(self.lesson.config, steps=steps))
+    def train(self, candidate: Candidate, number: int, steps: int) -> tuple[Candidate, float]:
+        """The candidate after round `number`, with its weights and the seconds of a step, and its validation accuracy.
+
+        It goes on from the weights of the round before, with other images first.
+        """
+        arch, data, config = candidate.space.largest(), self.lesson.data, self.lesson.config
+        side, module = resolution_of(arch), fresh(candidate.space, arch, self.seed, self.device)
+        if candidate.weights:
+            module.load_state_dict(candidate.weights)
         began = work_seconds(self.device)
-        accuracy = AloneEvaluator(candidate.space, lesson, self.seed, self.device)(candidate.space.largest())["val_accuracy"]
-        return replace(candidate, step_seconds=(work_seconds(self.device) - began) / steps), accuracy
+        config = replace(config, steps=steps, seed=derive(config.seed, "round", number))
+        teach(module, replace(self.lesson, config=config), side, self.seed)
+        seconds = (work_seconds(self.device) - began) / steps
+        weights = {name: tensor.cpu() for name, tensor in module.state_dict().items()}
+        return replace(candidate, step_seconds=seconds, weights=weights), accuracy(module, data.val, data, side)
 
 
 def choose(
@@ -75,7 +86,7 @@ def choose(
         with bar(f"choosing the space, round {number + 1}", len(left)) as shown:
             for done, candidate in enumerate(left, 1):
                 steps = steps_for(part * seconds / len(left), candidate.step_seconds) if seconds else length
-                left[done - 1], scores[candidate.space.id] = contest.train(candidate, steps)
+                left[done - 1], scores[candidate.space.id] = contest.train(candidate, number, steps)
                 rows.append(_row(left[done - 1], number, steps, scores[candidate.space.id]))
                 shown.update(done, f"{candidate.family} {scores[candidate.space.id]:.1%} validation")
     best = max(scores[c.space.id] for c in left)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 import torch.nn as nn
+from torch import Tensor
 
 from nas.architecture import Architecture, SearchSpace
 from nas.budget import Budget, Cost, share
@@ -32,6 +33,7 @@ from nas.search.problem import SearchProblem
 from nas.training.loop import TrainConfig
 from nas.training.samplers import SAMPLERS, Sampling, step_cost
 from nas.training.speed import has_bf16, seconds_per_step
+from nas.weights import from_bytes
 from search_spaces import SPACES, Family, sized
 from search_spaces.plain import OPTIONS as PLAIN_OPTIONS
 from search_spaces.plain import PLAIN
@@ -44,6 +46,8 @@ SHARED, ALONE = "supernet", "alone"
 EVALUATE = (AUTO, SHARED, ALONE)
 LARGE_DATA = 10_000
 DIGITS = "digits"
+# the checkpoint of the weights that the training of the delivered network begins with
+CHOSEN = "chosen"
 LARGE_FOR_DIGITS = 30e6  # multiply-adds
 # of a network that is trained alone, at 128 images a step; a supernet's gradients are sums over networks
 ALONE_LR = {"sgd": 0.3, "adamw": 0.002}
@@ -78,12 +82,16 @@ class Question:
 
 @dataclass(frozen=True)
 class Decision:
-    """The space, the plan, the precision of trainings, and the evidence that the space was chosen by, if it was."""
+    """The space, the plan, the precision of trainings, and the evidence that the space was chosen by, if it was.
+
+    `weights` are those of its largest network after the short trainings, from which it is trained on.
+    """
 
     space: SearchSpace
     plan: TimePlan
     precision: str
     evidence: tuple[dict[str, object], ...] = ()
+    weights: Mapping[str, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
 
 def families_of(settings: Settings) -> tuple[dict[str, Family], dict[str, Any]]:
@@ -113,7 +121,9 @@ def decided_before(run: RunDir, question: Question, resumed: bool) -> Decision:
     stored = dict(config.get("plan", {}))
     precision = stored.pop("precision", config.get("training", {}).get("precision", "fp32"))
     if resumed and stored:
-        return Decision(space, TimePlan(**stored), precision, tuple(config.get("choice", ())))
+        begun = run.load_checkpoint(CHOSEN)
+        weights = from_bytes(begun[0]) if begun else {}
+        return Decision(space, TimePlan(**stored), precision, tuple(config.get("choice", ())), weights)
     settings = question.settings
     final = None if settings.time else _final_steps(question, shared=True)
     if resumed:  # of before there were plans: nothing was trained on unless that was asked for
@@ -151,7 +161,8 @@ def decide(question: Question) -> Decision:
     choice = choose(left, lesson, settings.seed, question.device, seconds, most)
     _tell(choice, len(found), len(left))
     space = choice.candidate.with_room(wanted) if shared else choice.candidate.space
-    return _planned(question, space, shared, choice.evidence, seconds)
+    decision = _planned(question, space, shared, choice.evidence, seconds)
+    return decision if shared else replace(decision, weights=choice.candidate.weights)
 
 
 def _warn_of_digits(question: Question) -> None:

@@ -179,6 +179,8 @@ def _untrained(job: Job, evaluator: NetworkEvaluator, trial: Trial) -> tuple[nn.
     arch, lesson = trial.architecture, job.lesson
     if not job.plan.shared:
         module = alone(job).plain(arch)
+        if job.decision.weights and arch == job.space.largest():  # it goes on from the short trainings
+            module.load_state_dict(job.decision.weights)
         return module, classification(at_resolution(module, resolution_of(arch)), lesson.smoothing), lesson
     module = evaluator.deliver(arch)
     lesson = replace(lesson, config=replace(lesson.config, lr=FINETUNE_LR * job.training.lr))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.budget import format_value
+from nas.cli.deciding import CHOSEN
 from nas.cli.deliver import deliver
 from nas.cli.job import Job
 from nas.cli.latency import TABLE
@@ -17,6 +18,7 @@ from nas.cli.timing import timed
 from nas.latency.table import table_text
 from nas.numbers import counted
 from nas.rundir import RunDir
+from nas.weights import to_bytes
 
 
 def found(job: Job, run: RunDir, resumed: Path | None, clock: Clock) -> dict[str, Any]:
@@ -37,6 +39,8 @@ def start(job: Job, run: RunDir, resumed: Path | None, clock: Clock) -> None:
         record(run, "choosing the space", clock.elapsed())
     if not resumed and job.own_latency is not None:
         run.write_text(TABLE, table_text(job.own_latency.predictor.table))
+    if not resumed and job.decision.weights:
+        run.save_checkpoint(CHOSEN, to_bytes(job.decision.weights), {"step": 0}, durable=True)
     log(describe(job))
     log(plan_line(job))
     tell_data(job.data, job.augmentation, job.settings.flip)

@@ -24,8 +24,8 @@ from nas.weights import from_bytes, to_bytes
 
 # yields one loss after another for (images, targets, step); each is back-propagated before the next is computed
 Objective = Callable[[Tensor, Tensor, int], Iterator[Tensor]]
-# the writing of checkpoints may take up to a tenth of the time
-CHECKPOINT_SHARE = 0.1
+# the writing of checkpoints may take up to so much of the time
+CHECKPOINT_SHARE = 0.02
 # times the first loss, and the largest weight: beyond these no lower learning rate brings a training back
 MOST_LOSS, MOST_GROWTH = 10.0, 1000.0
 
@@ -215,7 +215,7 @@ def _largest(module: nn.Module) -> float:
 class Checkpoints:
     """Saves weights and optimizer state of one training under one name in a run directory; without one, does nothing.
 
-    Every step is saved as long as that takes at most a tenth of the time; of faster steps, as many as that allows.
+    Every step is saved as long as that takes little of the time (CHECKPOINT_SHARE); of faster steps, as many as that allows.
     """
 
     def __init__(self, run: RunDir | None = None, name: str = "") -> None:
