@@ -156,7 +156,8 @@ def _images(home: Path) -> bytes:
 def _onnx() -> bytes:
     import onnx
 
-    from nas.onnx_io import Graph, Node, to_bytes
+    from nas.onnx_io import to_bytes
+    from nas.onnx_values import Graph, Node
 
     rng = np.random.default_rng(0)
     shapes = {"w": (8, 3, 3, 3), "b": (8,), "dw": (8, 1, 3, 3), "k": (1, 8, 1, 1), "fc.weight": (10, 8)}

@@ -7,11 +7,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
-import shutil
-import tempfile
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,22 +19,21 @@ from torch import Tensor, nn
 
 from compress.deployment import write_deployment
 from compress.portable import Portable
-from nas import weights
-from nas.errors import CorruptRun, MachineFailed, MissingPackage, NasError, VerificationFailed
+from compress.stored import WEIGHTS, save_weights, written_aside
+from nas.errors import MachineFailed, MissingPackage, NasError, VerificationFailed
 from nas.failures import machine_failure, probe
-from nas.files import read_regular, sync_folder
+from nas.files import read_regular
 from nas.runtimes import pt2
 from nas.runtimes.ort import runner
 from nas.runtimes.runtime import Setting
 
-ARCHITECTURE, WEIGHTS = "architecture.json", "model.safetensors"
+ARCHITECTURE = "architecture.json"
 INPUT, OUTPUT = "images", "logits"
 DYNAMIC_BATCH = ({0: torch.export.Dim("batch")},)
 _COLOURS, MOST_WRAPPERS = re.compile(r"\x1b\[[\d;]*m"), 10
 TRACED_IMAGES = 2
 FIXED_SIZE = "Constraints violated"
 ONNX_LIMIT = 2**31 - 1  # bytes of one protocol buffer
-_ASIDE = ".writing-"
 
 
 @dataclass(frozen=True)
@@ -48,25 +43,6 @@ class ExportFormat:
     suffix: str
     write: Callable[[nn.Module, Tensor, Path], None]
     load: Callable[[Path], Callable[[Tensor], Tensor]]
-
-
-# -- weights
-
-
-def save_weights(module: nn.Module, path: Path) -> None:
-    """Write the parameters and buffers of `module` as safetensors."""
-    weights.save(module.state_dict(), path)
-
-
-def load_weights(module: nn.Module, path: Path) -> None:
-    """Read `save_weights` into a module of the same shapes. Raises CorruptRun if any name or shape differs."""
-    state = OrderedDict(weights.load(path))
-    # some modules read older layouts by their version, and take none for the oldest
-    state._metadata = module.state_dict()._metadata  # type: ignore[attr-defined]
-    try:
-        module.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        raise CorruptRun(f"weights file {str(path)!r} does not fit the network: {_cause(error)}") from error
 
 
 # -- formats
@@ -164,19 +140,6 @@ def write_files(folder: Path, module: nn.Module, architecture: Mapping[str, obje
     return [folder / name for name in names]
 
 
-@contextmanager
-def written_aside(folder: Path) -> Iterator[Path]:
-    """Give an empty folder whose files go to `folder` when the block ends, and nowhere if it raises."""
-    folder.mkdir(exist_ok=True)  # not what it is in: a run that was deleted is not made again half
-    for leftover in folder.glob(f"{_ASIDE}*"):  # of a process that was killed here
-        shutil.rmtree(leftover)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=_ASIDE) as name:
-        yield Path(name)
-        for path in sorted(Path(name).iterdir()):
-            _publish(path, folder / path.name)
-    sync_folder(folder)
-
-
 # -- parts
 
 
@@ -198,12 +161,6 @@ def _blamed_on(step: str, folder: Path | None = None) -> Iterator[None]:
         if folder is not None:
             probe(folder)
         raise VerificationFailed(f"{step} failed: {_cause(error)}") from error
-
-
-def _publish(source: Path, target: Path) -> None:
-    with source.open("rb") as file:
-        os.fsync(file.fileno())
-    source.replace(target)
 
 
 def traced(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram:

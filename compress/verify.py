@@ -15,7 +15,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from compress.agreement import BATCHES, NUDGE, TIE, TOLERANCE, Agreement, agreement, slack_of
-from compress.export import FORMATS, WEIGHTS, load_format, load_weights
+from compress.export import FORMATS, load_format
+from compress.stored import WEIGHTS, load_weights
 from nas.budget import Budget, Cost, Metric
 from nas.errors import CorruptRun, VerificationFailed
 

@@ -1,11 +1,10 @@
-"""ONNX graphs as plain values, written to and read from files. The only file that imports onnx."""
+"""Graphs of nas/onnx_values.py, written to and read from files. The only file that imports onnx, which is slow to import."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,8 @@ from nas import files
 from nas.apart import Failed, apart
 from nas.data.memory import available
 from nas.errors import InvalidSetting
+from nas.onnx_values import Graph, Node, Shape
 
-Shape = tuple[int, ...]
-Attribute = int | float | str | tuple[int, ...] | tuple[float, ...]
 _PLAIN = {AttributeProto.INT, AttributeProto.FLOAT, AttributeProto.STRING, AttributeProto.INTS, AttributeProto.FLOATS}
 _STANDARD = ("", "ai.onnx")
 # what the messages' and NumPy's readers raise for fields that do not fit each other
@@ -30,32 +28,6 @@ _MOST_OF_A_SHAPE = 4096  # numbers of a constant that shapes may be computed of
 _NUMBERS = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
 _MOST_OPERATORS = 1_000_000
 _GROWN = 64 << 20  # bytes by which functions and shapes may make a model larger
-
-
-@dataclass(frozen=True)
-class Node:
-    """One operator. An optional input that is not given is ""; float attributes are stored in 32 bits."""
-
-    op: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    attributes: Mapping[str, Attribute] = field(default_factory=dict)
-    name: str = ""
-
-
-@dataclass(frozen=True)
-class Graph:
-    """Nodes in execution order and the values that they read and write, by name.
-
-    `tensors` are the constants; `inputs` the shapes of what the graph is given, float32; `shapes` those of all other values
-    as far as they are known.
-    """
-
-    nodes: tuple[Node, ...]
-    tensors: Mapping[str, np.ndarray]
-    inputs: Mapping[str, Shape]
-    outputs: tuple[str, ...]
-    shapes: Mapping[str, Shape] = field(default_factory=dict)
 
 
 def to_bytes(graph: Graph, opset: int = 20, ir_version: int = 10) -> bytes:

@@ -27,7 +27,8 @@ from nas.latency.predictor import Predictor
 from nas.latency.table import Entry, LatencyTable, write_table
 from nas.latency.target import Target
 from nas.latency.units import units
-from nas.onnx_io import Graph, Node, to_bytes
+from nas.onnx_io import to_bytes
+from nas.onnx_values import Graph, Node
 from nas.rundir import RunDir
 from nas.seeding import numpy_rng
 from search_spaces.fbnet import FBNetSpace

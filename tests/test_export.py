@@ -9,7 +9,8 @@ from torch import nn
 
 from compress import export
 from compress.agreement import agreement
-from compress.export import FORMATS, load_format, load_weights, save_weights, write_files, write_format
+from compress.export import FORMATS, load_format, write_files, write_format
+from compress.stored import load_weights, save_weights
 from nas import weights
 from nas.errors import CorruptRun, VerificationFailed
 

@@ -31,7 +31,17 @@ FILES = (
 # a unit imports units of lower levels, and of its own level as long as no two import each other, directly or not
 LEVELS = (
     VALUES,
-    (*FILES, "nas.apart", "nas.onnx_io", "nas.data", "nas.cost", "nas.runtimes", "nas.latency", "nas.supernet"),
+    (
+        *FILES,
+        "nas.apart",
+        "nas.onnx_values",
+        "nas.onnx_io",
+        "nas.data",
+        "nas.cost",
+        "nas.runtimes",
+        "nas.latency",
+        "nas.supernet",
+    ),
     ("nas.training",),
     ("nas.evaluation", "nas.search", "nas.report"),
     ("nas.cli",),
@@ -40,7 +50,7 @@ LEVELS = (
 LEVEL = {unit: level for level, units in enumerate(LEVELS) for unit in units}
 OUTSIDE = {
     "search_spaces": (*VALUES, "nas.supernet", "nas.cost"),
-    "compress": (*VALUES, *FILES, "nas.onnx_io", "nas.cost", "nas.runtimes", "nas.data", "nas.training"),
+    "compress": (*VALUES, *FILES, "nas.onnx_values", "nas.onnx_io", "nas.cost", "nas.runtimes", "nas.data", "nas.training"),
 }
 WITHOUT_TORCH = (
     *VALUES,

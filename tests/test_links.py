@@ -7,9 +7,9 @@ import pytest
 import report_run
 from torch import nn
 
-from compress.export import written_aside
 from compress.prune.history import History
 from compress.prune.saved import save_pruned
+from compress.stored import written_aside
 from nas import files
 from nas.errors import CorruptRun, NasError
 from nas.report.write import write_report

@@ -7,7 +7,8 @@ import torch.nn.functional as F  # noqa: N812
 from onnx import TensorProto, helper
 
 from nas.errors import InvalidSetting
-from nas.onnx_io import Graph, Node, read, to_bytes
+from nas.onnx_io import read, to_bytes
+from nas.onnx_values import Graph, Node
 from nas.seeding import numpy_rng
 
 CONV = {"kernel_shape": (3, 5), "pads": (1, 2, 1, 2), "strides": (2, 1), "group": 2}

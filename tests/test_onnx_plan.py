@@ -14,7 +14,8 @@ from nas.cost.counting import count
 from nas.cost.onnx_plan import onnx_plan
 from nas.cost.trace import trace
 from nas.errors import InvalidSetting
-from nas.onnx_io import Graph, Node, to_bytes
+from nas.onnx_io import to_bytes
+from nas.onnx_values import Graph, Node
 from nas.seeding import numpy_rng
 from search_spaces import SPACES
 from search_spaces.fbnet import FBNetOptions

@@ -11,13 +11,14 @@ from networks import images
 from quantize_toy import Mini, mini, pictures, plain, ranges_of, ready, rounded_by, with_integer_biases
 from torch import Tensor, fx, nn
 
-from compress.export import load_onnx, load_weights, save_weights, write_onnx
+from compress.export import load_onnx, write_onnx
 from compress.quantize.convert import converted
 from compress.quantize.formats import FLOAT
 from compress.quantize.graph import network_of
 from compress.quantize.saved import load_simulated, points_of, reconverted, save_simulated
 from compress.quantize.scheme import read_precision, uniform
 from compress.quantize.simulate import point_quantizer_of, simulated
+from compress.stored import load_weights, save_weights
 from nas.errors import CorruptRun
 
 aten, ops = torch.ops.aten, torch.ops.quantized_decomposed

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from compress.agreement import MOST_SLACK, slack_of
-from compress.export import load_format, save_weights, write_files, write_format
+from compress.export import load_format, write_files, write_format
+from compress.stored import save_weights
 from compress.verify import VerifyInputs, verify
 from nas.budget import Budget, Cost, Metric
 from nas.plan import ConvSpec, Layer, Plan, conv

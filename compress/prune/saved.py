@@ -10,8 +10,8 @@ from pathlib import Path
 
 from torch import nn
 
-from compress.export import WEIGHTS, load_weights, save_weights, written_aside
 from compress.prune.history import History
+from compress.stored import WEIGHTS, load_weights, save_weights, written_aside
 from nas import files
 from nas.errors import CorruptRun, InvalidSetting
 from nas.records import read_record

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import fx
 
-from compress.export import WEIGHTS, load_weights, save_weights, written_aside
 from compress.quantize.convert import converted
 from compress.quantize.graph import Network
 from compress.quantize.ptq import Quantized
 from compress.quantize.quantizer import IntQuantizer
 from compress.quantize.scheme import Scheme
 from compress.quantize.simulate import point_quantizer_of, simulated
+from compress.stored import WEIGHTS, load_weights, save_weights, written_aside
 from nas import files
 from nas.errors import CorruptRun, InvalidSetting
 from nas.records import read_record

@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
-from compress.export import write_format, written_aside
+from compress.export import write_format
 from compress.more_formats import EXPORTS
+from compress.stored import written_aside
 from compress.verify import digests
 from nas.budget import Metric
 from nas.cli.continuing import fine_tune_in

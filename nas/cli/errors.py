@@ -15,7 +15,7 @@ from nas.cli.limits import check_options
 from nas.cli.signals import INTERRUPTED, interruptible
 from nas.cli.trust import PREFIX, naming
 from nas.errors import MachineFailed, NasError
-from nas.failures import machine_failure
+from nas.failures import machine_failure, require_memory
 
 P = ParamSpec("P")
 UNREAD = 141  # as a shell tells of SIGPIPE
@@ -39,6 +39,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             try:
                 with warnings.catch_warnings(), naming(_texts(kwargs)):
                     warnings.showwarning = _show_warning  # type: ignore[assignment]
+                    require_memory()
                     check_options(kwargs)
                     if command.__name__ in SLOW_TO_START:
                         _say(f"{command.__name__}: starting")

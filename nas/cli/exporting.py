@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from compress.agreement import INTEGER_TOLERANCE, TOLERANCE, Agreement, agreement, slack_of
-from compress.export import load_format, write_format, written_aside
+from compress.export import load_format, write_format
 from compress.more_formats import EXPORTS
+from compress.stored import written_aside
 from nas.cli.checking import comparison_images
 from nas.cli.existing import data_for
 from nas.cli.normalization import of_run

@@ -9,10 +9,10 @@ from typing import Any
 import torch.nn as nn
 
 from compress.agreement import INTEGER_TOLERANCE
-from compress.export import WEIGHTS, load_weights
 from compress.prune.attention import prepare
 from compress.quantize.graph import Network, network_of
 from compress.quantize.saved import QUANTIZATION, read_about, reconverted
+from compress.stored import WEIGHTS, load_weights
 from compress.verify import VerifyInputs
 from nas.budget import Metric
 from nas.cli.sources import Shape, build, shape_of

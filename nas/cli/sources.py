@@ -23,7 +23,8 @@ from nas.cli.keys import key_of, record_of
 from nas.cli.modules import MODULES
 from nas.cli.space import space_of
 from nas.cli.trust import PREFIX, require
-from nas.cost.onnx_plan import onnx_plan
+from nas.cli.vision import models
+from nas.cli.without_draws import WithoutDraws
 from nas.cost.trace import trace
 from nas.errors import InvalidSetting, NasError
 from nas.kinds import Described
@@ -62,10 +63,10 @@ def read_shape(text: str) -> Shape:
 
 def full_name(text: str) -> str:
     """`torchvision:resnet50` for `resnet50`, where no file or folder has that name; all else as it is."""
-    from torchvision import models  # only where one may be named
-
-    bare = re.fullmatch(r"\w+", text) and not Path(text).exists() and text in models.list_models(module=models)
-    return f"torchvision:{text}" if bare else text
+    if not re.fullmatch(r"\w+", text) or Path(text).exists():
+        return text
+    offered = models()
+    return f"torchvision:{text}" if text in offered.list_models(module=offered) else text
 
 
 def tidied(text: str) -> str:
@@ -220,7 +221,7 @@ def architecture_of(text: str) -> tuple[SearchSpace, Architecture]:
 def _plan_of_module(text: str, shape: Shape | None) -> Network:
     shape = shape or DEFAULT_SHAPE
     try:
-        with torch.device("meta"):  # shapes are enough, and weights take time
+        with torch.device("meta"), WithoutDraws():  # shapes are enough, and weights take time
             return Network(text, _traced(text, shape))
     except (RuntimeError, NasError):  # some constructors compute with what they make
         return Network(text, _traced(text, shape))
@@ -232,6 +233,8 @@ def _traced(text: str, shape: Shape) -> Plan:
 
 
 def _plan_of_onnx(text: str, shape: Shape | None) -> Network:
+    from nas.cost.onnx_plan import onnx_plan  # onnx is slow to import, and only where a file is named
+
     return Network(text, onnx_plan(Path(text), shape))
 
 

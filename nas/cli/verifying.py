@@ -11,11 +11,12 @@ from typing import Any
 import torch
 import torch.nn as nn
 
-from compress.export import FORMATS, WEIGHTS, load_weights, write_format
+from compress.export import FORMATS, write_format
 from compress.prune.saved import read_source
 from compress.quantize.bits import delivered_cost
 from compress.quantize.graph import Network
 from compress.quantize.saved import scheme_of
+from compress.stored import WEIGHTS, load_weights
 from compress.verify import VERDICT, VerifyInputs, digests, verify
 from nas.budget import Budget, Cost, Metric
 from nas.cli.progress import log

@@ -12,7 +12,7 @@ from typing import NoReturn
 from nas.cost.trace_draft import Shape, as_map, features_last
 from nas.cost.trace_handlers import FUSES_ACT
 from nas.errors import InvalidSetting
-from nas.onnx_io import Graph, Node
+from nas.onnx_values import Graph, Node
 from nas.plan import Layer, Size
 
 # operators that read nothing but the shape of their input

@@ -13,7 +13,7 @@ from nas import onnx_io
 from nas.cost.onnx_operators import OPERATORS, SHAPE_ONLY, Draft, readers_of, unknown
 from nas.cost.trace_draft import Shape, as_map
 from nas.errors import InvalidSetting
-from nas.onnx_io import Graph, Node
+from nas.onnx_values import Graph, Node
 from nas.plan import INPUT, Plan
 
 # what an activation and the product with its own input make together

@@ -12,7 +12,7 @@ from math import prod
 import numpy as np
 
 from nas.errors import InvalidSetting
-from nas.onnx_io import Graph, Node, to_bytes
+from nas.onnx_values import Graph, Node
 from nas.plan import INPUT, Layer, Plan, Size
 from nas.runtimes.runtime import SEED
 from nas.seeding import numpy_rng
@@ -25,6 +25,8 @@ def onnx_bytes(plan: Plan, batch: int = 1) -> bytes:
 
     Raises InvalidSetting naming the first layer that has no ONNX operation here.
     """
+    from nas.onnx_io import to_bytes  # onnx is slow to import
+
     draft = _Draft({INPUT: IMAGES})
     for layer in plan.layers:
         if layer.op not in WRITERS or layer.act not in ACTS:

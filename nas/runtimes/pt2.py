@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.export.pt2_archive._package import load_pt2
 
 from nas.errors import CorruptRun, UnsafeFile
 from nas.files import require_regular
@@ -56,6 +55,8 @@ Json = dict[str, Any]
 def load(path: Path) -> torch.export.ExportedProgram:
     """The network of an archive, on the CPU. Raises UnsafeFile for what could execute, CorruptRun, and what torch does."""
     # not torch.export.load, which logs a traceback and goes on to read what old versions pickled
+    from torch.export.pt2_archive._package import load_pt2  # the exporter is slow to import
+
     return load_pt2(io.BytesIO(checked(path))).exported_programs["model"]
 
 

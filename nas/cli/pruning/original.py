@@ -11,13 +11,13 @@ from typing import Any
 import torch
 import torch.nn as nn
 
-from compress.export import WEIGHTS, load_weights
 from compress.prune.adapting import Logits, plain
 from compress.prune.attention import prepare
 from compress.prune.cifar_resnet import CIFAR_RESNETS, INPUT_SHAPE
 from compress.prune.saved import read_history, read_source
 from compress.prune.sources import load_into
 from compress.quantize.saved import QUANTIZATION
+from compress.stored import WEIGHTS, load_weights
 from nas.architecture import Architecture, short_hash
 from nas.cli.normalization import Normalization, expected, given, of_run
 from nas.cli.progress import log
