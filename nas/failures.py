@@ -39,15 +39,17 @@ REMEDIES = {
 MEMORY_REMEDY = "free some memory or raise its limit, or choose a smaller --batch-size, --resolution or network"
 # of torch, oneDNN, onnxruntime, C++ and the threads of Python; none of them has an error of its own for it
 _MEMORY = re.compile(
-    r"allocate memory|not enough memory|failed to map segment|bad_alloc|bad allocation|out of memory|unable to mmap|cannot allocate|CUDA out of mem"
+    r"allocate memory|not enough memory|bad_alloc|bad allocation|out of memory|unable to mmap|cannot allocate|CUDA out of mem"
+    r"|failed to map segment"
     r"|could not create a (memory|primitive)|start new thread|std::system_error|Resource temporarily unavailable",
     re.IGNORECASE,
 )
+_WITHOUT_MEMORY = (RuntimeError, SystemError, ImportError)
 _MOST_CAUSES = 20
 LONGEST_NAME = 500  # characters of a path that are told
 PROBE = 1 << 20  # bytes
-# with less memory than this libraries crash while they are loaded, and nothing can be told
-LEAST_MEMORY = 400 << 20
+# with less memory than this torch and OpenBLAS end the process while they are loaded, and nothing can be told
+LEAST_MEMORY = 700 << 20
 
 
 def machine_failure(error: BaseException) -> MachineFailed | None:
@@ -57,22 +59,20 @@ def machine_failure(error: BaseException) -> MachineFailed | None:
             return cause
         if isinstance(cause, OSError) and cause.errno is not None:
             return MachineFailed(_told(cause))
-        if isinstance(cause, MemoryError) or (
-            isinstance(cause, RuntimeError | SystemError | ImportError) and _MEMORY.search(str(cause))
-        ):
+        if isinstance(cause, MemoryError) or (isinstance(cause, _WITHOUT_MEMORY) and _MEMORY.search(str(cause))):
             return MachineFailed(f"the memory ran out ({_first_line(cause)}); {MEMORY_REMEDY}")
     return None
 
 
 def require_memory() -> None:
-    """Raise MachineFailed where a limit of this process leaves too little memory for anything. The others are told as errors."""
+    """Raise MachineFailed where a limit of this process leaves too little memory to begin: later, errors tell of it."""
     if resource is None:  # not on this system
         return
     for name, option in ((resource.RLIMIT_AS, "-v"), (resource.RLIMIT_DATA, "-d")):
         limit = resource.getrlimit(name)[0]
         if limit != resource.RLIM_INFINITY and limit < LEAST_MEMORY:
             raise MachineFailed(
-                f"the memory of this process is limited to {limit >> 20} MB, in which nothing can be loaded; raise it "
+                f"the memory of this process is limited to {limit >> 20} MB, which is too little to load torch; raise it "
                 f"(ulimit {option} unlimited)"
             )
 

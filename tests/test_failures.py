@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -56,11 +57,26 @@ def test_errors_of_the_system_name_path_reason_and_remedy(number):
         RuntimeError("std::bad_alloc"),
         RuntimeError("could not create a primitive"),
         RuntimeError("can't start new thread"),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
     ],
 )
 def test_memory_that_ran_out_is_told(error):
     status, lines = ended(raising(error))
     assert status == 5 and len(lines) == 1 and "the memory ran out" in lines[0] and "--batch-size" in lines[0]
+
+
+@pytest.mark.parametrize("name", ["RLIMIT_AS", "RLIMIT_DATA"])
+def test_a_limit_that_leaves_no_memory_is_told_before_torch_is_loaded(monkeypatch, name):
+    tight = {getattr(resource, name): (300 << 20, 300 << 20)}
+    free = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    monkeypatch.setattr("nas.failures.resource.getrlimit", lambda kind: tight.get(kind, free))
+    status, lines = ended(lambda: None)
+    assert status == 5 and len(lines) == 1 and "limited to 300 MB" in lines[0] and "ulimit" in lines[0]
+
+    def report() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "x")  # it was called, for it needs no torch
+
+    assert "No space left" in ended(report)[1][0]
 
 
 def test_torch_asks_for_too_much():

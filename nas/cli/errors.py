@@ -21,6 +21,7 @@ P = ParamSpec("P")
 UNREAD = 141  # as a shell tells of SIGPIPE
 # commands that import torch before they can say anything
 SLOW_TO_START = frozenset("search train prune quantize compress profile".split())
+WITHOUT_TORCH = frozenset("report watch diff dashboard".split())
 TRUST_CODE = "trust_code"
 
 
@@ -39,7 +40,8 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             try:
                 with warnings.catch_warnings(), naming(_texts(kwargs)):
                     warnings.showwarning = _show_warning  # type: ignore[assignment]
-                    require_memory()
+                    if command.__name__ not in WITHOUT_TORCH:
+                        require_memory()
                     check_options(kwargs)
                     if command.__name__ in SLOW_TO_START:
                         _say(f"{command.__name__}: starting")
