@@ -18,14 +18,15 @@ from nas.cli.choosing import Candidate, timed
 from nas.cli.planning import CHOOSING, OVERHEAD, ROUNDS, steps_for
 from nas.cli.progress import bar
 from nas.evaluation.alone import Lesson, fresh, some_of, teach
-from nas.evaluation.supernet import accuracy, resolution_of
+from nas.evaluation.supernet import accuracy, calibrate, resolution_of
 from nas.seeding import derive
 from nas.training.speed import work_seconds
 
 SECOND_ROUND = 4
 # times the error of the best candidate: one of another detail that has more is not tried again
 RIVAL = 1.3
-VALIDATION = 3000
+# images that judge, by round, and that norms are calibrated on: all of them would take a tenth of a short run
+VALIDATION, CALIBRATION = (1000, 2000, 3000), 512
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,12 @@ class Contest:
             module.load_state_dict(candidate.weights)
         began = work_seconds(self.device)
         config = replace(config, steps=steps, seed=derive(config.seed, "round", number))
-        teach(module, replace(self.lesson, config=config), side, self.seed)
+        teach(module, replace(self.lesson, config=config), side)
         seconds = (work_seconds(self.device) - began) / steps
+        calibrate(module, data, side, self.seed, CALIBRATION)
         weights = {name: tensor.cpu() for name, tensor in module.state_dict().items()}
-        return replace(candidate, step_seconds=seconds, weights=weights), accuracy(module, data.val, data, side)
+        judged = some_of(data, VALIDATION[number], self.seed)
+        return replace(candidate, step_seconds=seconds, weights=weights), accuracy(module, judged.val, data, side)
 
 
 def choose(
@@ -76,13 +79,14 @@ def choose(
     of another detail. Of candidates within a standard error of the best one, the one that gains most from the longer training
     is chosen: the costlier and finer.
     """
-    contest = Contest(replace(lesson, data=some_of(lesson.data, VALIDATION, seed)), seed, device)
+    contest = Contest(lesson, seed, device)
     left, rows = [timed(candidate, lesson, seed, device) for candidate in found], []
     scores: dict[str, float] = {}
     for number, (part, length, kept) in enumerate(zip(CHOOSING, steps_of_rounds(lesson, most_steps), KEPT, strict=True)):
-        left = kept(left, scores)
-        if number and len(left) < 2:
+        entered = kept(left, scores)
+        if number and len(entered) < 2:
             continue  # nothing to compare
+        left = entered
         with bar(f"choosing the space, round {number + 1}", len(left)) as shown:
             for done, candidate in enumerate(left, 1):
                 steps = steps_for(part * seconds / len(left), candidate.step_seconds) if seconds else length
@@ -90,7 +94,7 @@ def choose(
                 rows.append(_row(left[done - 1], number, steps, scores[candidate.space.id]))
                 shown.update(done, f"{candidate.family} {scores[candidate.space.id]:.1%} validation")
     best = max(scores[c.space.id] for c in left)
-    error = standard_error(best, len(contest.lesson.data.val))
+    error = standard_error(best, min(VALIDATION[int(str(rows[-1]["round"]))], len(lesson.data.val)))
     return Choice(max((c for c in left if scores[c.space.id] >= best - error), key=lambda c: c.macs * c.detail), tuple(rows))
 
 

@@ -55,7 +55,7 @@ ALONE_LR_BATCH = 128
 CROP_SHARE = 16
 LEAST_MULTIPLE = 0.1  # of widths: as narrow as they get
 # of --time, about what is left for the training of the delivered network
-LAST_TRAINING = 0.65
+LAST_TRAINING = 0.75
 # of the steps of the last training: at most so many for each short training
 CHOOSING_PART = 6
 # bf16 has to be so much faster than fp32 to be taken

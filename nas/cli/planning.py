@@ -16,7 +16,7 @@ from nas.rundir import RunDir
 from nas.training.speed import work_seconds
 
 # shares of --time; of the rounds of choosing each has one
-CHOOSING = (0.06, 0.05, 0.16)
+CHOOSING = (0.05, 0.04, 0.1)
 COMPARING, SUPERNET = 0.08, 0.45
 # seconds that export, verification and the report take after the trainings, and at most of --time
 CLOSING, MOST_CLOSING = 12.0, 0.15

@@ -62,16 +62,16 @@ class AloneEvaluator:
     def deliver(self, arch: Architecture) -> nn.Module:
         """The briefly trained network in evaluation mode, with recalibrated norms."""
         module = self.plain(arch)
-        teach(module, self.lesson, resolution_of(arch), self.seed)
+        teach(module, self.lesson, resolution_of(arch))
+        calibrate(module, self.lesson.data, resolution_of(arch), self.seed)
         return module
 
 
-def teach(module: nn.Module, lesson: Lesson, side: int, seed: int) -> None:
-    """Train `module` in place on images of `side` pixels, and recalibrate its norms."""
+def teach(module: nn.Module, lesson: Lesson, side: int) -> None:
+    """Train `module` in place on images of `side` pixels; its norms are not recalibrated."""
     objective = classification(at_resolution(module, side), lesson.smoothing)
     for _ in train(module, objective, lesson.data, lesson.augmentation, lesson.config, Checkpoints()):
         pass
-    calibrate(module, lesson.data, side, seed)
 
 
 def some_of(data: Dataset, images: int, seed: int) -> Dataset:

@@ -47,11 +47,11 @@ def resolution_of(arch: Architecture) -> int:
     return int(arch.choices["resolution"])
 
 
-def calibrate(module: nn.Module, data: Dataset, resolution: int, seed: int) -> None:
-    """Recalibrate the batch norms on a fixed draw of training images without augmentation."""
+def calibrate(module: nn.Module, data: Dataset, resolution: int, seed: int, most: int = CALIBRATION_IMAGES) -> None:
+    """Recalibrate the batch norms on a fixed draw of about `most` training images without augmentation."""
     device = next(module.parameters()).device
     size = min(images_at_once(resolution, BATCH, device), len(data.train))
-    wanted = epoch_batches(len(data.train), size, seed, 0)[: max(1, CALIBRATION_IMAGES // size)]
+    wanted = epoch_batches(len(data.train), size, seed, 0)[: max(1, most // size)]
     recalibrate(module, (x for x, _ in prepared(data.train, wanted, data, resolution, device)))
 
 
