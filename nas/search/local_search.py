@@ -50,6 +50,15 @@ class LocalSearchSearcher(SequentialSearcher):
         self._centre, self._to_draw = None, self.settings.first - 1
         return draw_unseen(self.problem, rng, self.seen)
 
+    def proposed(self, arch: Architecture) -> None:
+        """Leave out the neighbours before it, which were seen or over the budget; a drawn one is none of them."""
+        if self._to_draw > 0:
+            self._to_draw -= 1
+        elif arch in self._around:
+            del self._around[self._around.index(arch) :]
+        else:
+            self._around, self._centre, self._to_draw = [], None, self.settings.first - 1
+
     def learn(self, trials: Sequence[Trial]) -> None:
         """Move on to a network that is better than the centre."""
         for trial in trials:

@@ -17,6 +17,8 @@ from nas.search.select import complete_trials
 from nas.trial import Trial
 
 ASKS_PER_TRIAL = 10
+# trials at either end of a replay that are proposed again: all of them would take as long as the search took to propose them
+CHECKED = 20
 logger = logging.getLogger(__name__)
 
 Evaluate = Callable[[Architecture], Mapping[str, float]]
@@ -84,13 +86,19 @@ def run_search(
 
 
 def _replay(searcher: Searcher, done: Iterable[Trial]) -> list[Trial]:
-    trials: list[Trial] = []
-    for trial in done:
+    """Take in recorded trials; the first and the last ones are proposed again, to see that they are of this search."""
+    recorded, trials = list(done), list[Trial]()
+    for trial in recorded:
+        place = len(trials)
+        if trial.number == place and CHECKED <= place < len(recorded) - CHECKED:
+            searcher.follow(trial)
+            trials.append(trial)
+            continue
         proposals = searcher.ask(1)
-        if trial.number != len(trials) or proposals != [trial.architecture]:
+        if trial.number != place or proposals != [trial.architecture]:
             proposed = proposals[0].key if proposals else "nothing"
             raise CorruptRun(
-                f"trial {trial.number} of the run is network {trial.architecture.key}, but at place {len(trials)} the searcher "
+                f"trial {trial.number} of the run is network {trial.architecture.key}, but at place {place} the searcher "
                 f"proposes {proposed}; the run was made with other settings or changed: restore it or start a new one"
             )
         searcher.tell([trial])

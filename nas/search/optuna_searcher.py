@@ -80,6 +80,11 @@ class OptunaSearcher(SequentialSearcher):
             self._pending[drawn] = self._enqueue(drawn)
         return drawn
 
+    def follow(self, trial: Trial) -> None:
+        """See Searcher.follow: the study has to be asked again, for it learns from what it was refused."""
+        self.ask(1)
+        self.tell([trial])
+
     def learn(self, trials: Sequence[Trial]) -> None:
         """Tell Optuna, and append to the journal; trials that it did not propose are enqueued first."""
         for trial in trials:

@@ -27,6 +27,9 @@ class Searcher(Protocol):
     def tell(self, trials: Sequence[Trial]) -> None:
         """Learn from trials, in order. They need not stem from `ask`."""
 
+    def follow(self, trial: Trial) -> None:
+        """Go on as after `ask(1)` gave the network of `trial` and `tell` that trial, as an earlier process found it."""
+
 
 class FirstThen:
     """Proposes given architectures first, then what another searcher does, which learns of the first ones, too."""
@@ -42,6 +45,14 @@ class FirstThen:
     def tell(self, trials: Sequence[Trial]) -> None:
         """See Searcher.tell."""
         self.searcher.tell(trials)
+
+    def follow(self, trial: Trial) -> None:
+        """See Searcher.follow."""
+        if self._first:
+            self._first = self._first[1:]
+            self.searcher.tell([trial])
+        else:
+            self.searcher.follow(trial)
 
 
 class SequentialSearcher(ABC):
@@ -68,6 +79,15 @@ class SequentialSearcher(ABC):
         """See Searcher.tell."""
         self.seen.update(t.architecture for t in trials)
         self.learn(trials)
+
+    def follow(self, trial: Trial) -> None:
+        """See Searcher.follow; the network is not searched for again."""
+        self.proposed(trial.architecture)
+        self._asked += 1
+        self.tell([trial])
+
+    def proposed(self, arch: Architecture) -> None:  # noqa: B027 - most keep nothing of what they propose
+        """Change what `propose` changes when it gives `arch`."""
 
     @abstractmethod
     def propose(self, rng: np.random.Generator) -> Architecture | None:

@@ -6,6 +6,7 @@ trials past the searcher's startup, so that what it learned decides.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -14,6 +15,7 @@ from search_toy import TOY, judged, toy_cost, toy_problem, toy_scores, within
 from nas.architecture import Architecture
 from nas.budget import Budget
 from nas.errors import CorruptRun, InfeasibleBudget
+from nas.search import loop
 from nas.search.loop import SearchSettings, run_search
 from nas.search.problem import SearchProblem
 from nas.search.searcher import Searcher
@@ -128,6 +130,29 @@ class SearcherContract:
             resumed = run_search(problem, make(problem), toy_scores, settings, recorded.append, whole[:k])
             assert same(resumed, whole)
             assert same(recorded, whole[k:])
+
+    @pytest.mark.parametrize("objectives", [(), ("macs",)])
+    def test_following_a_search_is_asking_and_telling(self, make, steps, objectives):
+        problem = toy_problem(0.7, objectives=objectives)
+        whole = run_search(problem, make(problem), toy_scores, SearchSettings(2 * steps), ignore)
+        for k in range(0, len(whole), 3):
+            searcher = make(problem)
+            for trial in whole[:k]:
+                searcher.follow(trial)
+            assert searcher.ask(1) == [whole[k].architecture]
+
+    def test_a_long_replay_proposes_only_its_ends_again(self, make, monkeypatch):
+        monkeypatch.setattr(loop, "CHECKED", 2)
+        problem = toy_problem(0.7)
+        whole = run_search(problem, make(problem), toy_scores, SearchSettings(14), ignore)
+        searcher, followed = make(problem), []
+        take = searcher.follow
+        searcher.follow = lambda trial: followed.append(trial.number) or take(trial)
+        assert same(run_search(problem, searcher, toy_scores, SearchSettings(14), ignore, whole), whole)
+        assert followed == list(range(2, len(whole) - 2))
+        changed = [*whole[:-1], replace(whole[-1], architecture=TOY.largest())]
+        with pytest.raises(CorruptRun, match=f"at place {len(whole) - 1} the searcher proposes"):
+            run_search(problem, make(problem), toy_scores, SearchSettings(14), ignore, changed)
 
     def test_replay_of_another_search_is_refused(self, make):
         problem = toy_problem(seed=0)
