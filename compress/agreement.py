@@ -19,8 +19,9 @@ MOST_SLACK = 0.5  # a network that needs more answers with noise, of which nothi
 TOLERANCE = 1e-3
 # of quantized networks: a value on the edge of two integers may fall to either side, and the layers after it carry that on
 INTEGER_TOLERANCE = 0.1
-# one image, which axes of size one may be dropped with; two, which networks are traced with; and more
+# one image, which axes of size one may be dropped with; two, which networks are traced with; and more, as memory allows
 BATCHES = (1, 2, 64)
+FEWEST, MOST_NUMBERS = 8, 2_500_000
 _NOISE = 4  # images that a network is traced for
 
 Network = Callable[[Tensor], Tensor]
@@ -31,9 +32,9 @@ class Agreement:
     """How a reloaded network compares to the one in memory on the same images.
 
     `argmax_agreement` is the fraction of all images with the same class, `decided_agreement` the fraction among those
-    that are not ties, at every batch size; `max_difference` is of the logits, `scale` the largest logit in memory. Logits may
-    differ by `slack` of that; where the two best ones are nearer than that or TIE, the class may change: runtimes order sums
-    differently.
+    that are not ties, at every batch size of `batches`; `max_difference` is of the logits, `scale` the largest logit in
+    memory. Logits may differ by `slack` of that; where the two best ones are nearer than that or TIE, the class may change:
+    runtimes order sums differently.
     """
 
     argmax_agreement: float
@@ -43,6 +44,7 @@ class Agreement:
     ties: int
     scale: float
     slack: float = TIE
+    batches: tuple[int, ...] = BATCHES
 
     @property
     def limit(self) -> float:
@@ -56,7 +58,7 @@ class Agreement:
 
 
 def agreement(module: nn.Module, loaded: Network, images: Tensor, slack: float = TIE) -> Agreement:
-    """Run `module` and `loaded` on normalized images (N, C, H, W), N > 0, at the batch sizes BATCHES, and compare their logits.
+    """Run `module` and `loaded` on normalized images (N, C, H, W), N > 0, at several batch sizes, and compare their logits.
 
     Fewer images than the largest batch are repeated. Raises VerificationFailed if `loaded` fails or gives logits of another
     shape.
@@ -68,7 +70,8 @@ def agreement(module: nn.Module, loaded: Network, images: Tensor, slack: float =
     same = ours.argmax(1) == theirs.argmax(1)
     best = ours.topk(min(2, ours.shape[1]), dim=1).values
     decided = (best[:, 0] - best[:, -1] >= max(TIE, slack) * scale) | (ours.shape[1] == 1)
-    first = sum(BATCHES[:-1])  # of the batches after the small ones, which are all of the images in order
+    sizes = batches_for(images)
+    first = sum(sizes[:-1])  # of the batches after the small ones, which are all of the images in order
     of_all = slice(first, first + len(images))
     return Agreement(
         argmax_agreement=same[of_all].float().mean().item(),
@@ -78,7 +81,14 @@ def agreement(module: nn.Module, loaded: Network, images: Tensor, slack: float =
         ties=int((~decided[of_all]).sum()),
         scale=scale,
         slack=slack,
+        batches=sizes,
     )
+
+
+def batches_for(images: Tensor) -> tuple[int, ...]:
+    """The sizes BATCHES; of large images the last one is smaller, for a network holds many times what it reads."""
+    *small, most = BATCHES
+    return (*small, max(FEWEST, min(most, MOST_NUMBERS // max(1, images[0].numel()))))
 
 
 def slack_of(module: Network, images: Tensor, tolerance: float) -> float:
@@ -91,7 +101,7 @@ def slack_of(module: Network, images: Tensor, tolerance: float) -> float:
     drawn = generator(0, "nudge")
     moved = largest = 0.0
     with torch.no_grad():
-        for part in images.split(BATCHES[-1]):
+        for part in images.split(batches_for(images)[-1]):
             before = module(part)
             after = module(part * (1 + NUDGE * torch.randn(part.shape, generator=drawn)))
             moved = max(moved, (after - before).abs().max().item())
@@ -150,7 +160,7 @@ _REPORT = "keep what depends on values of tensors out of its forward; if nothing
 
 def _batches(images: Tensor) -> Iterator[Tensor]:
     """Batches of the small sizes, then all images in batches of the largest size, repeated where they do not fill one."""
-    *small, most = BATCHES
+    *small, most = batches_for(images)
     repeated = images.repeat(-(-most // len(images)), *(1 for _ in images.shape[1:]))
     yield from (repeated[:size] for size in small)
     yield from images.split(most) if len(images) >= most else [repeated[:most]]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from compress.agreement import BATCHES, NUDGE, TIE, TOLERANCE, Agreement, agreement, slack_of
+from compress.agreement import NUDGE, TIE, TOLERANCE, Agreement, agreement, slack_of
 from compress.export import FORMATS, load_format
 from compress.stored import WEIGHTS, load_weights
 from nas.budget import Budget, Cost, Metric
@@ -173,4 +173,4 @@ def _equal(value: float | None, expected: float | None) -> bool:
 
 
 def _images(result: Agreement) -> str:
-    return f"{result.images} images, in batches of {', '.join(map(str, BATCHES[:-1]))} and {BATCHES[-1]}"
+    return f"{result.images} images, in batches of {', '.join(map(str, result.batches[:-1]))} and {result.batches[-1]}"

@@ -9,7 +9,7 @@ import torch
 from networks import images
 from torch import Tensor, nn
 
-from compress.agreement import BATCHES, agreement, check_batches, check_same
+from compress.agreement import BATCHES, agreement, batches_for, check_batches, check_same
 from nas.cli.pruning.original import read_original
 from nas.cli.shared_settings import ExistingSettings
 from nas.errors import InvalidSetting, VerificationFailed
@@ -114,3 +114,8 @@ def test_such_a_network_is_refused_as_soon_as_it_is_read(answer, words, tmp_path
     (tmp_path / "net_by_size.py").write_text(OWN.format(answer=answer))
     with pytest.raises(InvalidSetting, match=words):
         read_original(ExistingSettings(network="python:net_by_size:net", shape="3x8x8"), None)
+
+
+@pytest.mark.parametrize(("side", "largest"), [(8, 64), (32, 64), (112, 64), (224, 16), (600, 8)])
+def test_the_largest_batch_of_large_images_is_smaller(side, largest):
+    assert batches_for(torch.empty(1, 3, side, side, device="meta")) == (1, 2, largest)

@@ -5,16 +5,16 @@ Each step leaves what the network computes in evaluation as it is, and says what
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass
 from dataclasses import fields as fields_of
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parametrize, prune
@@ -32,15 +32,9 @@ def unwrapped(module: nn.Module) -> nn.Module:
     for _ in range(WRAPPERS):
         if isinstance(module, nn.DataParallel | DistributedDataParallel):
             module = module.module
-        elif _is_compiled(module):
+        elif isinstance(module, OptimizedModule):
             module = module._orig_mod
     return module
-
-
-def _is_compiled(module: nn.Module) -> TypeGuard[Any]:
-    """Whether it is of torch.compile, which is slow to import and need not be where nothing was compiled."""
-    compiler = sys.modules.get("torch._dynamo")
-    return compiler is not None and isinstance(module, compiler.OptimizedModule)
 
 
 def materialized(module: nn.Module, example: Tensor) -> nn.Module:

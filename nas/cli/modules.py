@@ -10,18 +10,18 @@ import torch.nn as nn
 
 from nas.cli.own_code import module_of_own_code
 from nas.cli.trust import PREFIX
-from nas.cli.vision import models
 from nas.errors import InvalidSetting, MissingPackage
 
 NEAR = 3  # names that are suggested
 
 
 def _torchvision(name: str, classes: int | None) -> nn.Module:
-    offered = models()
-    known = offered.list_models(module=offered)
+    from torchvision import models  # only where one is named
+
+    known = models.list_models(module=models)
     if name not in known:
         raise _unknown_model("torchvision", name, known)
-    return offered.get_model(name, weights=None, **_heads(classes))
+    return models.get_model(name, weights=None, **_heads(classes))
 
 
 def _timm(name: str, classes: int | None) -> nn.Module:

@@ -23,8 +23,6 @@ from nas.cli.keys import key_of, record_of
 from nas.cli.modules import MODULES
 from nas.cli.space import space_of
 from nas.cli.trust import PREFIX, require
-from nas.cli.vision import models
-from nas.cli.without_draws import WithoutDraws
 from nas.cost.trace import trace
 from nas.errors import InvalidSetting, NasError
 from nas.kinds import Described
@@ -65,8 +63,9 @@ def full_name(text: str) -> str:
     """`torchvision:resnet50` for `resnet50`, where no file or folder has that name; all else as it is."""
     if not re.fullmatch(r"\w+", text) or Path(text).exists():
         return text
-    offered = models()
-    return f"torchvision:{text}" if text in offered.list_models(module=offered) else text
+    from torchvision import models  # only where one may be named
+
+    return f"torchvision:{text}" if text in models.list_models(module=models) else text
 
 
 def tidied(text: str) -> str:
@@ -221,7 +220,7 @@ def architecture_of(text: str) -> tuple[SearchSpace, Architecture]:
 def _plan_of_module(text: str, shape: Shape | None) -> Network:
     shape = shape or DEFAULT_SHAPE
     try:
-        with torch.device("meta"), WithoutDraws():  # shapes are enough, and weights take time
+        with torch.device("meta"):  # shapes are enough, and weights take time
             return Network(text, _traced(text, shape))
     except (RuntimeError, NasError):  # some constructors compute with what they make
         return Network(text, _traced(text, shape))

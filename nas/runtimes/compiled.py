@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, fx
+from torch._dynamo.exc import TorchDynamoException
 
 from nas.errors import InvalidSetting
 from nas.plan import Plan
@@ -37,8 +38,6 @@ class Compiled:
 
 
 def _compiled(graph: fx.GraphModule, images: Tensor, setting: Setting) -> Kernel:
-    from torch._dynamo.exc import TorchDynamoException  # the compiler is slow to import
-
     run = torch.compile(graph, fullgraph=True, dynamic=False)
     try:
         with torch.inference_mode():
