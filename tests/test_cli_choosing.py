@@ -238,9 +238,12 @@ def test_where_time_is_short_smaller_networks_are_compared():
     every = handful(found, asked, lesson(), (0, CPU), 0.0)
     assert {c.detail for c in every} == {6, 12} and {c.fraction for c in every} == {1.0}
     assert all(len([c for c in every if c.detail == detail]) <= HANDFUL for detail in (6, 12))
-    few = handful(found, asked, lesson(), (0, CPU), 1e-9)
+    shortest = min(c.step_seconds for c in every) * len(lesson().data.train) / 32
+    few = handful(found, asked, lesson(), (0, CPU), 0.6 * shortest)
     assert {c.fraction for c in few} == {LEAST_FRACTION}
     assert max(c.macs for c in few) <= LEAST_FRACTION * 4e6
+    # where not even those see the data a few times, the fastest is left
+    assert len(handful(found, asked, lesson(), (0, CPU), 1e-9)) == 1
 
 
 def test_training_alone_depends_on_the_seed_and_the_network_alone():

@@ -32,6 +32,8 @@ HANDFUL = 2  # of one family that see the image in one detail
 # passes over the data that a network needs at least in the time of its last training
 LEAST_EPOCHS = 20.0
 LEAST_FRACTION = 0.1
+# with fewer passes, even of the smaller network, nothing of a family can win
+FEWEST_EPOCHS = 3.0
 # of a supernet: its largest network in limits
 ROOM = (LARGEST_TO_BUDGET, 1.5)
 # multiply-adds a pixel below which a budget is tight: half the resolution is tried, too, down to this side
@@ -185,8 +187,8 @@ def handful(
 ) -> list[Candidate]:
     """The candidates that are worth a training, timed, the costliest first; `seconds` is that of the last training, 0 for any.
 
-    Within it a network has to see the data a few times, as its speed on this machine tells; one that cannot is made smaller.
-    `setting` is the seed and the device.
+    Within it a network has to see the data a few times, as its speed on this machine tells; one that cannot is made smaller,
+    and left out where that does not help while others are faster. `setting` is the seed and the device.
     """
     kept: list[Candidate] = []
     batches = max(1, len(lesson.data.train) // lesson.config.batch_size)
@@ -198,7 +200,9 @@ def handful(
             share = max(LEAST_FRACTION, epochs / LEAST_EPOCHS)
             smaller = None if share >= 1 else candidate.form.at(share, wanted)
             kept.append(timed(smaller, lesson, *setting) if smaller else first)
-    return sorted({c.space.id: c for c in kept}.values(), key=lambda c: -c.macs)
+    quick = [c for c in kept if not seconds or c.step_seconds * batches * FEWEST_EPOCHS <= seconds]
+    fastest = min(kept, key=lambda c: c.step_seconds)
+    return sorted({c.space.id: c for c in quick or [fastest]}.values(), key=lambda c: -c.macs)
 
 
 def _group(candidate: Candidate) -> tuple[str, int, int]:

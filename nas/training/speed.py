@@ -16,6 +16,8 @@ from nas.torch_seeding import generator
 from nas.training.loop import Checkpoints, Objective, TrainConfig, autocast, train
 
 STEPS = 3
+# seconds after which slow steps are known well enough
+ENOUGH = 0.5
 # of a whole training step: more of them, for data and augmentation differ from step to step
 WHOLE_STEPS = 8
 # what processors multiply bf16 with: a training step took 0.54 (AMX) and 0.61 (AVX-512) of the time in fp32 with them
@@ -57,6 +59,8 @@ def seconds_per_step(
         loss.backward()
         module.zero_grad(set_to_none=True)
         times.append(work_seconds(device) - start)
+        if len(times) > 1 and sum(times) > ENOUGH:
+            break
     return statistics.median(times[1:])
 
 
