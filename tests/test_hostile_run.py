@@ -100,7 +100,7 @@ def links_lead_out(folder):
 ATTACKS = {
     keys_lead_out: ("extract", "extract a path", "cost of a trial", "report"),
     data_are_elsewhere: ("verify", "resume"),
-    network_is_code: ("cost", "prune"),
+    network_is_code: ("cost", "resume"),
     archive_unpickles: ("verify",),
     checkpoint_leads_out: ("supernet", "resume"),
     links_lead_out: ("report", "watch"),
