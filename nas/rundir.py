@@ -58,6 +58,11 @@ class RunDir:
             raise
         return run
 
+    def create_within(self, name: str, command: str, config: Mapping[str, object]) -> Self:
+        """Start a run of another command in folder `name` of this one. Raises MachineFailed if this one was deleted."""
+        self._require_there(name)
+        return type(self).create(command, config, self.path / name)
+
     @classmethod
     def open(cls, path: Path) -> Self:
         """Open a run to go on with it; a torn last line of a log is cut off, with a warning.

@@ -150,6 +150,7 @@ def test_a_run_that_disappears_is_not_made_again_half(tmp_path, leave):
             lambda: run.append_trial({"number": 1}),
             lambda: run.write_text("report.html", "x"),
             lambda: run.save_checkpoint("supernet", b"x", {"step": 1}),
+            lambda: run.create_within("baseline", "baseline", {}),
         )
         for write in writes:
             with pytest.raises(MachineFailed, match="disappeared while it was used"):

@@ -56,7 +56,7 @@ def beside_baseline(job: Job, run: RunDir, summary: dict[str, Any], clock: Clock
             log(f"no plain network beside it: {problem}")
             return summary
         before = elapsed.spent(path) if resumed else 0.0
-        with RunDir.open(path) if resumed else RunDir.create(BASELINE, configuration(own, BASELINE), path) as nested:
+        with RunDir.open(path) if resumed else run.create_within(BASELINE, BASELINE, configuration(own, BASELINE)) as nested:
             elapsed.begin(nested, before)
             with clock.stage(run, "training the plain network"):
                 plain = found(own, nested, resumed, its_clock)
