@@ -115,7 +115,11 @@ AcceptForeign = Annotated[
     bool, typer.Option("--accept-foreign-table", help="Use --table though it was measured on another target.")
 ]
 Searcher = Annotated[
-    str, typer.Option(help="random, evolution, regularized-evolution, local-search, optuna-tpe or optuna-nsga2.")
+    str,
+    typer.Option(
+        help="random, evolution, regularized-evolution, local-search, optuna-nsga2, or optuna-tpe, which takes longer with every "
+        "trial and suits a few hundred.",
+    ),
 ]
 Trials = Annotated[
     int | None,
