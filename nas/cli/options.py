@@ -117,8 +117,8 @@ AcceptForeign = Annotated[
 Searcher = Annotated[
     str,
     typer.Option(
-        help="random, evolution, regularized-evolution, local-search, optuna-nsga2, or optuna-tpe, which takes longer with every "
-        "trial and suits a few hundred.",
+        help="random, evolution, regularized-evolution, local-search, optuna-nsga2, or optuna-tpe, which takes longer with "
+        "every trial and suits a few hundred.",
     ),
 ]
 Trials = Annotated[
