@@ -226,10 +226,12 @@ def test_one_of_another_detail_is_among_the_last_four(told):
     assert sorted(c.detail for c in many if c.space.id in resolutions) == [6, 6, 6, 12]
 
 
-def test_of_equal_accuracies_the_finer_is_taken(told):
+@pytest.mark.parametrize(("weights", "detail"), [({6: 700_000, 12: 500_000}, 12), ({6: 70_000, 12: 29_000}, 6)])
+def test_of_equal_accuracies_the_finer_is_taken_if_it_has_the_weights(told, weights, detail):
     found = candidates(CONVNET, wanted(DataShape(1, 12, 2), ("4MFLOPs",), CONVNET))
+    found = [replace(c, cost={**c.cost, "params": weights[c.detail]}) for c in found]
     told({6: [0.9, 0.9, 0.9], 12: [0.9, 0.9, 0.9]})
-    assert choose(found, lesson(), 0, CPU, seconds=100.0).candidate.detail == 12
+    assert choose(found, lesson(), 0, CPU, seconds=100.0).candidate.detail == detail
 
 
 def test_where_time_is_short_smaller_networks_are_compared():

@@ -25,6 +25,7 @@ from nas.training.speed import work_seconds
 SECOND_ROUND = 4
 # times the error of the best candidate: one of another detail that has more is not tried again
 RIVAL = 1.3
+ENOUGH_WEIGHTS = 200_000
 # images that judge, by round, and that norms are calibrated on: all of them would take a tenth of a short run
 VALIDATION, CALIBRATION = (1000, 2000, 3000), 512
 
@@ -76,8 +77,7 @@ def choose(
 
     `seconds` is --time, of which each round has a part that its candidates share; 0 for lengths in images, each at most
     `most_steps`. All are trained in the first round, the best four in the second, and in the last one the best one and the best
-    of another detail. Of candidates within a standard error of the best one, the one that gains most from the longer training
-    is chosen: the costlier and finer.
+    of another detail. Of candidates within a standard error of the best one, the most promising is chosen.
     """
     contest = Contest(lesson, seed, device)
     left, rows = [timed(candidate, lesson, seed, device) for candidate in found], []
@@ -95,7 +95,16 @@ def choose(
                 shown.update(done, f"{candidate.family} {scores[candidate.space.id]:.1%} validation")
     best = max(scores[c.space.id] for c in left)
     error = standard_error(best, min(VALIDATION[int(str(rows[-1]["round"]))], len(lesson.data.val)))
-    return Choice(max((c for c in left if scores[c.space.id] >= best - error), key=lambda c: c.macs * c.detail), tuple(rows))
+    return Choice(max((c for c in left if scores[c.space.id] >= best - error), key=_promise), tuple(rows))
+
+
+def _promise(candidate: Candidate) -> float:
+    """What a candidate may gain in a longer training, to compare it with others that are as good until now.
+
+    One that sees more of the image gains more as long as it has the weights for it: on CIFAR-10 twice the side won with 0.9
+    million of them, and lost with 29,000 against 70,000 (docs/benchmarks.md).
+    """
+    return candidate.detail * min(candidate.cost["params"], ENOUGH_WEIGHTS)
 
 
 def _ranked(left: Sequence[Candidate], scores: Mapping[str, float]) -> list[Candidate]:
