@@ -28,7 +28,7 @@ from search_spaces.staged import DataShape, Macro
 
 # a macro-architecture that fills less of the budget at its greatest width is too small for it
 LEAST_SHARE = 0.5
-HANDFUL = 2  # of one family that see the image in one detail
+HANDFUL = 3  # of one family that see the image in one detail
 # passes over the data that a network needs at least in the time of its last training
 LEAST_EPOCHS = 20.0
 LEAST_FRACTION = 0.1
