@@ -195,7 +195,7 @@ def home(tmp_path_factory):
 
 
 COMMANDS = {
-    "search": ("search", "--space", "convnet", *TRAINED),
+    "search": ("search", "--space", "convnet", "--no-baseline", *TRAINED),
     "prune": ("prune", "python:own_net:net", "--budget", "70%", "--finetune-epochs", "1"),
     "quantize": ("quantize", "python:own_net:net", "--images", "32", "--calibration", "min-max"),
 }
